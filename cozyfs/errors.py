@@ -1,0 +1,180 @@
+"""Every error cozyfs raises on purpose, and the errno each one has at the mount.
+
+::
+
+    CozyError
+    +-- UsageError                 bad input on the command line or in a configuration file
+    +-- TreeError                  the tree refuses a request
+    |   +-- NotFound  AlreadyExists  NotADirectory  IsADirectory  DirectoryNotEmpty
+    |   +-- IllegalName  NameNotUtf8  NameTooLong  ForbiddenMove  NotPermitted  Busy
+    |   +-- TooManyLinks  NoSuchAttribute  AttributeTooBig  ReadOnly  StaleHandle
+    |   +-- InvalidRequest  FileTooLarge
+    +-- StoreError                 the object store failed or refused
+    |   +-- ObjectNotFound  BucketNotFound  AccessDenied  PreconditionFailed
+    |   +-- NotSupported  ChecksumMismatch  StoreUnavailable  StoreFull
+    +-- UploadFailed               a draft could not become an object; it is kept and retried
+    +-- NoSpace                    the staging disk is full
+    +-- InstanceError              an instance is unknown, exists already, or is in use
+
+Messages say what happened, to which path, and what to do. They never carry bucket names, object
+keys, endpoints' answers or credentials: those go to the debug log (credentials nowhere).
+"""
+
+from __future__ import annotations
+
+import errno
+
+
+class CozyError(Exception):
+    """Base of all; ``errno`` is what a request at the mount gets."""
+
+    errno: int = errno.EIO
+
+
+class UsageError(CozyError):
+    """Bad input from a person: exit code 2 on the command line."""
+
+    errno = errno.EINVAL
+
+
+# ---- the tree
+
+
+class TreeError(CozyError):
+    """A request the tree refuses."""
+
+
+class NotFound(TreeError):
+    errno = errno.ENOENT
+
+
+class AlreadyExists(TreeError):
+    errno = errno.EEXIST
+
+
+class NotADirectory(TreeError):
+    errno = errno.ENOTDIR
+
+
+class IsADirectory(TreeError):
+    errno = errno.EISDIR
+
+
+class DirectoryNotEmpty(TreeError):
+    errno = errno.ENOTEMPTY
+
+
+class IllegalName(TreeError):
+    errno = errno.EINVAL
+
+
+class NameNotUtf8(TreeError):
+    # Not EINVAL: EILSEQ is what file systems with a character set answer (see open(2) on vfat).
+    errno = errno.EILSEQ
+
+
+class NameTooLong(TreeError):
+    errno = errno.ENAMETOOLONG
+
+
+class ForbiddenMove(TreeError):
+    """A directory into itself or below."""
+
+    errno = errno.EINVAL
+
+
+class NotPermitted(TreeError):
+    errno = errno.EPERM
+
+
+class Busy(TreeError):
+    """The root or the trash would be removed or replaced."""
+
+    errno = errno.EBUSY
+
+
+class TooManyLinks(TreeError):
+    errno = errno.EMLINK
+
+
+class NoSuchAttribute(TreeError):
+    errno = errno.ENODATA
+
+
+class AttributeTooBig(TreeError):
+    errno = errno.ERANGE
+
+
+class ReadOnly(TreeError):
+    errno = errno.EROFS
+
+
+class StaleHandle(TreeError):
+    errno = errno.EBADF
+
+
+class InvalidRequest(TreeError):
+    errno = errno.EINVAL
+
+
+class FileTooLarge(TreeError):
+    """Beyond 5 TiB, the largest object that S3 keeps."""
+
+    errno = errno.EFBIG
+
+
+# ---- the store
+
+
+class StoreError(CozyError):
+    """The store answered with an error that trying again does not mend."""
+
+
+class ObjectNotFound(StoreError):
+    # The index promised an object that the store does not have: not ENOENT, the name exists.
+    errno = errno.EIO
+
+
+class BucketNotFound(StoreError):
+    pass
+
+
+class AccessDenied(StoreError):
+    """Wrong keys or missing rights."""
+
+
+class PreconditionFailed(StoreError):
+    """A conditional PUT found another object, or none, in place."""
+
+
+class NotSupported(StoreError):
+    """This server does not offer the call; the caller has another way."""
+
+    errno = errno.ENOTSUP
+
+
+class ChecksumMismatch(StoreError):
+    """Bytes sent or received differ from their MD5."""
+
+
+class StoreUnavailable(StoreError):
+    """Connection errors, time-outs, 429 and 5xx: worth trying again."""
+
+
+class StoreFull(StoreError):
+    errno = errno.ENOSPC
+
+
+# ---- drafts and instances
+
+
+class UploadFailed(CozyError):
+    """The old content stays in place; the draft is kept in the state directory and retried."""
+
+
+class NoSpace(CozyError):
+    errno = errno.ENOSPC
+
+
+class InstanceError(CozyError):
+    """An instance is unknown, exists already, is in use, or its index is elsewhere."""
