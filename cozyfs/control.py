@@ -68,8 +68,7 @@ async def serve_control(
             task_status.started()
             await trio.serve_listeners(serve, [listener])
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
+        _remove(path)
 
 
 async def _serve_client(stream: trio.SocketStream, handler: Handler) -> None:
@@ -128,8 +127,7 @@ def _listen(path: Path) -> trio.SocketListener:
         # The mode of an unbound socket is the mode that its file gets (net/unix/af_unix.c):
         # there is no moment in which others could connect.
         os.fchmod(sock.fileno(), 0o600)
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        _remove(path)
         with _short(path) as address:
             sock.bind(address)
         sock.listen(16)
@@ -138,6 +136,11 @@ def _listen(path: Path) -> trio.SocketListener:
     except BaseException:
         sock.close()
         raise
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 # ---- the client's side

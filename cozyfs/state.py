@@ -213,6 +213,11 @@ def find_mount(state_dir: Path, mountpoint: Path) -> MountRecord | None:
     return max(found, key=lambda record: record.started_at, default=None)
 
 
+def is_live(record: MountRecord) -> bool:
+    """Whether the mount still runs, or another one of the same instance does by now."""
+    return _is_held(record.directory / "lock")
+
+
 def resolve_mountpoint(path: Path) -> Path:
     """*path*, absolute and without symbolic links, as mounts record it.
 

@@ -1,0 +1,268 @@
+"""``cozyfs mount``: what was asked for, checked as far as can be, then mounted.
+
+Options come from the command line, from ``-o`` (so from fstab), from the environment; the
+earlier wins. What can be checked without the store is checked before the fork, the rest in
+the process that becomes the mount (see :mod:`cozyfs.cli.background`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from cozyfs.cli import background, fstab, mountpoints
+from cozyfs.cli.parameters import (
+    DURATION,
+    FILE,
+    SIZE,
+    instance_options,
+    log_level_option,
+    state_option,
+    store_options,
+)
+from cozyfs.errors import CozyError, InstanceError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cozyfs.config import StoreSettings
+
+MIN_WRITE_BUFFER = 16 << 20
+"""Bytes: room for three parts of an upload."""
+
+BACKGROUND_LOG_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A mount as asked for: every option in its final form."""
+
+    domain: str
+    mountpoint: Path
+    settings: StoreSettings
+    state_dir: Path
+    org: str | None
+    db_prefix: str | None
+    create: bool
+    read_only: bool
+    foreground: bool
+    write_buffer: int  # bytes
+    cache_size: int  # bytes
+    timeout_s: float
+    parallel: int
+    retention_s: float
+    log_file: Path | None
+    log_level: str
+    fstab: fstab.FstabOptions
+
+
+@click.command(short_help="Mount an instance on a folder.")
+@click.argument("instance")
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@store_options
+@instance_options
+@click.option("--create", is_flag=True, help="Create the instance if the store has none.")
+@click.option("--read-only", is_flag=True, help="Allow no change; the same as -o ro.")
+@click.option("--foreground", "-f", is_flag=True, help="Stay until unmounted; log to stderr.")
+@state_option
+@click.option(
+    "--write-buffer",
+    type=SIZE,
+    default="64M",
+    show_default=True,
+    help="Memory for content that is not in the store yet, for the whole mount.",
+)
+@click.option(
+    "--cache-size", type=SIZE, default="96M", show_default=True, help="Memory for content read."
+)
+@click.option(
+    "--timeout",
+    type=DURATION,
+    metavar="SECONDS",
+    default=60.0,
+    show_default=True,
+    help="How long a failing request to the store is tried again.",
+)
+@click.option(
+    "--parallel",
+    type=click.IntRange(1, 512),
+    metavar="N",
+    default=32,
+    show_default=True,
+    help="Requests to the store at one time.",
+)
+@click.option(
+    "--retention",
+    type=DURATION,
+    default="1d",
+    show_default=True,
+    help="How long replaced and removed content stays in the store.",
+)
+@click.option("--log-file", type=FILE, help="Log to this file; reopened when it was moved away.")
+@log_level_option("info")
+@click.option(
+    "-o",
+    "options",
+    multiple=True,
+    metavar="OPTIONS",
+    help="As in fstab: ro, allow_other, uid=, gid=, umask=, ... and the options above, "
+    "for example -o ro,config=/etc/cozyfs.yaml.",
+)
+@click.pass_context
+def command(ctx: click.Context, instance: str, mountpoint: Path, **values: Any) -> None:
+    """Mount INSTANCE, a domain such as alice.example.com, on the folder MOUNTPOINT.
+
+    Returns when the mount works; the mount then runs in the background until it is unmounted
+    with "cozyfs umount", SIGINT or SIGTERM, which all wait until everything is stored.
+
+    \b
+      cozyfs mount alice.example.com ~/alice
+      cozyfs mount --create --fs-url file:///srv/cozy bob.example.com /mnt/bob
+      cozyfs mount -o ro,allow_other alice.example.com /mnt/alice
+      cozyfs mount --foreground --log-level debug alice.example.com ~/alice
+    """
+    request = parse_request(ctx, instance, mountpoint, values)
+    check_machine()
+    check_mountpoint(request.mountpoint, request.state_dir)
+    if request.foreground:
+        background.run_in_foreground(lambda ready: run_request(request, ready))
+    else:
+        background.run_in_background(lambda ready: run_request(request, ready))
+
+
+def parse_request(
+    ctx: click.Context, domain: str, mountpoint: Path, values: dict[str, Any]
+) -> Request:
+    """Join the command line, ``-o`` and the environment. Raises UsageError."""
+    from cozyfs import config
+    from cozyfs.state import resolve_mountpoint
+
+    options = fstab.parse(values["options"])
+    values = values | _settings_behind_o(ctx, options)
+    if values["write_buffer"] < MIN_WRITE_BUFFER:
+        raise UsageError(f"--write-buffer is at least {MIN_WRITE_BUFFER >> 20}M")
+    log_file = values["log_file"]
+    return Request(
+        domain=domain,
+        mountpoint=resolve_mountpoint(mountpoint),
+        settings=config.store_settings(values["fs_url"], values["config"]),
+        state_dir=config.state_dir(values["state_dir"]).absolute(),
+        org=values["org"],
+        db_prefix=values["db_prefix"],
+        create=values["create"] or options.create,
+        read_only=values["read_only"] or bool(options.read_only),
+        foreground=values["foreground"],
+        write_buffer=values["write_buffer"],
+        cache_size=values["cache_size"],
+        timeout_s=values["timeout"],
+        parallel=values["parallel"],
+        retention_s=values["retention"],
+        log_file=log_file.absolute() if log_file else None,
+        log_level=values["log_level"],
+        fstab=options,
+    )
+
+
+def _settings_behind_o(ctx: click.Context, options: fstab.FstabOptions) -> dict[str, Any]:
+    """The values of ``-o name=value``, converted as ``--name value`` is, except where the
+    command line has the option itself."""
+    parameters = {parameter.name: parameter for parameter in ctx.command.params}
+    found = {}
+    for name, text in options.settings.items():
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            continue
+        try:
+            found[name] = parameters[name].type_cast_value(ctx, text)
+        except click.BadParameter as exc:
+            raise UsageError(f"-o {name}: {exc.message}") from exc
+    return found
+
+
+def check_machine() -> None:
+    """Raises CozyError when this machine or this user cannot mount at all."""
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError as exc:
+        raise CozyError("/dev/fuse is missing: load the kernel module (modprobe fuse)") from exc
+    except OSError as exc:
+        raise CozyError(f"/dev/fuse cannot be opened: {exc.strerror}") from exc
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        raise CozyError("fusermount3 is missing: install fuse3")
+
+
+def check_mountpoint(path: Path, state_dir: Path) -> None:
+    """Raises when nothing can be mounted on *path*. What a mount that died left there is
+    cleared away, with a notice."""
+    from cozyfs.state import find_mount
+
+    holder = find_mount(state_dir, path)
+    if holder is not None and mountpoints.kernel_mount(path) is not None:
+        raise InstanceError(
+            f"{holder.instance} is mounted at {path} already (pid {holder.pid}); unmount it first"
+        )
+    if mountpoints.kernel_mount(path) is not None and mountpoints.is_dead(path):
+        mountpoints.unmount_lazily(path)
+        click.echo(f"cozyfs: cleared away the mount at {path}, whose process had ended", err=True)
+    if not path.exists():
+        raise CozyError(f"the mount point {path} does not exist")
+    if not path.is_dir():
+        raise CozyError(f"the mount point {path} is not a folder")
+    if not os.access(path, os.W_OK | os.X_OK):
+        # fusermount3 asks for the same, and says less.
+        raise CozyError(f"the mount point {path} is not writable for you")
+
+
+def run_request(request: Request, ready: Callable[[], None]) -> None:
+    """Find the instance, take its state, mount until unmounted. Raises CozyError."""
+    from cozyfs import instances, logs
+    from cozyfs.config import open_store
+    from cozyfs.mount import MountOptions, run_mount
+    from cozyfs.state import InstanceState
+
+    os.umask(0o077)  # what is kept on this machine is the user's alone
+    logs.set_up(request.log_level, request.log_file)
+    with open_store(request.settings) as store:
+        store.check()
+        description = store.description
+        instance = instances.find_or_create(
+            store,
+            request.settings,
+            request.domain,
+            org=request.org,
+            db_prefix=request.db_prefix,
+            create=request.create,
+        )
+    state = InstanceState.open(request.state_dir, instance.bucket, instance.db_prefix)
+    state.lock(request.mountpoint, instance=instance.domain, store=description)
+    try:
+        if request.log_file is None and not request.foreground:
+            logs.set_up(request.log_level, state.log_path, rotate_bytes=BACKGROUND_LOG_BYTES)
+        run_mount(
+            MountOptions(
+                mountpoint=request.mountpoint,
+                instance=instance,
+                store=lambda: open_store(request.settings),
+                store_description=description,
+                state=state,
+                read_only=request.read_only,
+                fuse_options=request.fstab.fuse_options,
+                uid=request.fstab.uid,
+                gid=request.fstab.gid,
+                umask=request.fstab.umask,
+                default_permissions=request.fstab.default_permissions,
+                write_buffer=request.write_buffer,
+                cache_size=request.cache_size,
+                timeout_s=request.timeout_s,
+                parallel=request.parallel,
+                retention_s=request.retention_s,
+            ),
+            ready,
+        )
+    finally:
+        state.unlock()

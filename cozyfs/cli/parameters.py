@@ -1,0 +1,127 @@
+"""Options that several commands share, and the types of their values.
+
+Every common option has an environment variable; a value on the command line wins over it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from cozyfs.logs import LEVELS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
+
+_DECIMAL = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15}
+_BINARY = {letter: 1 << 10 * (power + 1) for power, letter in enumerate("KMGTP")}
+_UNITS = {"": 1, "B": 1} | _DECIMAL | _BINARY | {letter + "IB": n for letter, n in _BINARY.items()}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+class SizeType(click.ParamType):
+    """Bytes: ``3GB`` is decimal, as on a disk's label; ``64M`` and ``64MiB`` are binary, as
+    everywhere in memory."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(value).strip(), re.ASCII)
+        unit = match and _UNITS.get(match[2].upper())
+        if not match or not unit:
+            self.fail(f"{value!r} is not a size such as 64M, 3GB or 100MiB", param, ctx)
+        return int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
+
+
+class DurationType(click.ParamType):
+    """Seconds: ``90``, ``90s``, ``15m``, ``1h30m``, ``1d``, ``2w``."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        text = str(value).strip()
+        parts = re.findall(r"(\d+(?:\.\d+)?)([a-z]?)", text, re.ASCII)
+        if (
+            not parts
+            or "".join(n + u for n, u in parts) != text
+            or any(unit not in _SECONDS for _, unit in parts)
+        ):
+            self.fail(f"{value!r} is not a duration such as 90s, 15m, 12h or 1d", param, ctx)
+        return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+SIZE = SizeType()
+DURATION = DurationType()
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def state_option(command: Command) -> Command:
+    """``--state-dir``."""
+    return click.option(
+        "--state-dir",
+        envvar="COZYFS_STATE_DIR",
+        show_envvar=True,
+        type=FOLDER,
+        help="Where this machine keeps trees and unsent content. "
+        "[default: /var/lib/cozyfs for root, else ~/.local/state/cozyfs]",
+    )(command)
+
+
+def store_options(command: Command) -> Command:
+    """``--fs-url`` and ``--config``: which store."""
+    command = click.option(
+        "--config",
+        envvar="COZYFS_CONFIG",
+        show_envvar=True,
+        type=FILE,
+        help="YAML file with the key fs.url; a Cozy server's own cozy.yaml works. "
+        "[default: ~/.config/cozyfs/cozyfs.yaml]",
+    )(command)
+    return click.option(
+        "--fs-url",
+        envvar="COZYFS_FS_URL",
+        show_envvar=True,
+        metavar="URL",
+        help="The store: s3://HOST[:PORT]?access_key=...&secret_key=... or file:///DIR. "
+        "[default: a folder of this machine]",
+    )(command)
+
+
+def instance_options(command: Command) -> Command:
+    """``--org`` and ``--db-prefix``: where in the store."""
+    command = click.option(
+        "--db-prefix",
+        metavar="PREFIX",
+        help="First part of the instance's object keys. [default: derived from the domain]",
+    )(command)
+    return click.option(
+        "--org", metavar="ORG", help="Organisation, which chooses the bucket. [default: none]"
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def log_level_option(default: str) -> Callable[[Command], Command]:
+    """``--log-level``; *default* differs between a mount and commands that end."""
+    return click.option(
+        "--log-level",
+        type=click.Choice(LEVELS, case_sensitive=False),
+        default=default,
+        show_default=True,
+        help="What is logged; credentials are at no level.",
+    )
