@@ -102,19 +102,28 @@ class InstanceState:
     def locked(self) -> bool:
         return self._lock_fd >= 0
 
-    def lock(self, mountpoint: Path, *, instance: str, store: str) -> None:
-        """Make the instance ours until :meth:`unlock` or the end of this process and its forks.
-
-        Raises InstanceError, naming the mount point and the process that has it, when it is
-        mounted already, and when this directory's tree belongs to another store than *store*
-        (its description): a tree shown over the wrong store would have no contents."""
-        fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if not _take(fd, LOCK_PATIENCE_S):
+    def hold(self, instance: str) -> None:
+        """Take the lock. Raises InstanceError, naming the mount point and the process that has
+        it, when *instance* is mounted already; it is kept until :meth:`unlock` or the end of
+        this process and its forks."""
+        path = self.directory / "lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # A file that is not at its path any more was removed with the instance's state: a lock
+        # on it locks nothing.
+        if not _take(fd, LOCK_PATIENCE_S) or not _is_at(fd, path):
             os.close(fd)
             raise InstanceError(self._who_has_it(instance))
         self._lock_fd = fd
+
+    def lock(self, mountpoint: Path, *, instance: str, store: str) -> None:
+        """Make the instance ours, to be mounted at *mountpoint*: :meth:`hold` and
+        :meth:`record`.
+
+        Raises InstanceError also when this directory's tree belongs to another store than
+        *store* (its description): a tree shown over the wrong store would have no contents."""
+        self.hold(instance)
         try:
-            self._check_store(store)
+            self._claim(store)
             self._record = MountRecord(
                 pid=os.getpid(),
                 mountpoint=os.fspath(mountpoint),
@@ -156,19 +165,16 @@ class InstanceState:
             self._lock_fd = -1
             self._record = None
 
+    def belongs_to(self, store: str) -> bool:
+        """Whether the tree kept here is one of *store* (its description), or of none yet."""
+        return self._store() in {None, store}
+
     def remove(self) -> None:
-        """Delete the directory with the tree and the drafts. Raises InstanceError while the
-        instance is mounted on this machine."""
-        try:
-            fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            return
-        try:
-            if not _take(fd, LOCK_PATIENCE_S):
-                raise InstanceError(self._who_has_it("the instance"))
-            shutil.rmtree(self.directory)
-        finally:
-            os.close(fd)
+        """Delete the directory with the tree and the drafts; the lock is held, and gone then."""
+        if not self.locked:
+            raise ValueError("remove() before hold()")
+        shutil.rmtree(self.directory)
+        self.unlock()
         with contextlib.suppress(OSError):  # other instances of the bucket are still there
             self.directory.parent.rmdir()
 
@@ -181,14 +187,18 @@ class InstanceState:
             f"unmount it there first"
         )
 
-    def _check_store(self, store: str) -> None:
-        path = self.directory / "store"
+    def _store(self) -> str | None:
         try:
-            known = path.read_text("utf-8").strip()
+            return (self.directory / "store").read_text("utf-8").strip()
         except FileNotFoundError:
+            return None
+
+    def _claim(self, store: str) -> None:
+        path = self.directory / "store"
+        known = self._store()
+        if known is None:
             _write_atomically(path, store + "\n")
-            return
-        if known != store:
+        elif known != store:
             raise InstanceError(
                 f"the state in {self.directory} belongs to {known}, not to {store}; use another "
                 f"--state-dir, or remove {path} if both are the same store"
@@ -275,6 +285,13 @@ def _take(fd: int, patience_s: float) -> bool:
             time.sleep(0.02)
         else:
             return True
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _folder_name(text: str) -> str:

@@ -16,16 +16,15 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable
+from typing import NoReturn
 
 from cozyfs.errors import CozyError, UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 log = logging.getLogger(__name__)
 
-Work = "Callable[[Callable[[], None]], None]"
+Work = Callable[[Callable[[], None]], None]
+"""Mounts until unmounted; calls what it is given once the mount works."""
 
 
 def run_in_foreground(work: Work) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +19,7 @@ from cozyfs.cli import background, fstab, mountpoints
 from cozyfs.cli.parameters import (
     DURATION,
     FILE,
+    MOUNTPOINT,
     SIZE,
     instance_options,
     log_level_option,
@@ -30,6 +30,7 @@ from cozyfs.errors import CozyError, InstanceError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from cozyfs.config import StoreSettings
 
@@ -64,7 +65,7 @@ class Request:
 
 @click.command(short_help="Mount an instance on a folder.")
 @click.argument("instance")
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=MOUNTPOINT)
 @store_options
 @instance_options
 @click.option("--create", is_flag=True, help="Create the instance if the store has none.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from cozyfs.logs import LEVELS
 
@@ -61,8 +62,28 @@ class DurationType(click.ParamType):
         return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
+class MountpointType(click.ParamType):
+    """A folder that nobody looks at: ``click.Path`` asks stat(2), which never returns for a
+    mount that hangs."""
+
+    name = "mountpoint"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
+        if not str(value):
+            self.fail("the mount point is empty", param, ctx)
+        return Path(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="dir")]
+
+
 SIZE = SizeType()
 DURATION = DurationType()
+MOUNTPOINT = MountpointType()
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -94,7 +115,7 @@ def store_options(command: Command) -> Command:
         envvar="COZYFS_FS_URL",
         show_envvar=True,
         metavar="URL",
-        help="The store: s3://HOST[:PORT]?access_key=...&secret_key=... or file:///DIR. "
+        help="The store: an S3 server, s3://HOST?access_key=..., or a folder, file:///DIR. "
         "[default: a folder of this machine]",
     )(command)
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cozyfs.cli import mountpoints, output
-from cozyfs.cli.parameters import json_option, state_option
+from cozyfs.cli.parameters import MOUNTPOINT, json_option, state_option
 from cozyfs.errors import CozyError, InstanceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ANSWER_TIMEOUT_S = 5.0
 
 
 @click.command(short_help="Show how a mount is doing.")
-@click.argument("mountpoint", type=click.Path(path_type=Path), required=False)
+@click.argument("mountpoint", type=MOUNTPOINT, required=False)
 @state_option
 @json_option
 def command(mountpoint: Path | None, state_dir: Path | None, as_json: bool) -> None:

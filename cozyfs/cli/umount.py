@@ -6,18 +6,18 @@ import contextlib
 import math
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cozyfs.cli import mountpoints, output
-from cozyfs.cli.parameters import DURATION, state_option
+from cozyfs.cli.parameters import DURATION, MOUNTPOINT, state_option
 from cozyfs.cli.status import not_found
 from cozyfs.errors import CozyError, InstanceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from cozyfs.state import MountRecord
 
@@ -31,7 +31,7 @@ POLL_S = 0.05
 
 
 @click.command(short_help="Store what is not stored yet, then unmount.")
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=MOUNTPOINT)
 @state_option
 @click.option(
     "--timeout",

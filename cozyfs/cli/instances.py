@@ -1,0 +1,210 @@
+"""``cozyfs instances``: the instances that a store holds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cozyfs.cli import output
+from cozyfs.cli.parameters import (
+    SIZE,
+    instance_options,
+    json_option,
+    log_level_option,
+    state_option,
+    store_options,
+)
+from cozyfs.errors import InstanceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cozyfs.config import StoreSettings
+    from cozyfs.values import Instance
+
+
+@click.group(short_help="List, create, show and destroy instances.")
+def command() -> None:
+    """The instances in a store. Each is one person's Cozy, named by its domain.
+
+    \b
+      cozyfs instances add alice.example.com --disk-quota 3GB
+      cozyfs instances ls
+      cozyfs instances show --json alice.example.com
+      cozyfs instances destroy alice.example.com
+    """
+
+
+@command.command("add", short_help="Create an instance.")
+@click.argument("domain")
+@store_options
+@instance_options
+@click.option("--context", default="", metavar="NAME", help="Its context. [default: none]")
+@click.option("--disk-quota", type=SIZE, default=0, help="Most that it may hold. [default: any]")
+@json_option
+@log_level_option("error")
+def add(
+    domain: str,
+    fs_url: str | None,
+    config: Path | None,
+    org: str | None,
+    db_prefix: str | None,
+    context: str,
+    disk_quota: int,
+    as_json: bool,
+    log_level: str,
+) -> None:
+    """Create the instance DOMAIN, empty. Its bucket is made when there is none.
+
+    \b
+      cozyfs instances add alice.example.com
+      cozyfs instances add bob.example.com --org acme --disk-quota 3GB
+    """
+    from cozyfs import instances
+    from cozyfs.config import open_store
+
+    settings = _settings(fs_url, config, log_level)
+    with open_store(settings) as store:
+        instance = instances.create(
+            store,
+            settings.bucket_prefix,
+            domain,
+            org=org or "",
+            db_prefix=db_prefix,
+            context=context,
+            quota=disk_quota,
+        )
+    if as_json:
+        output.print_json(asdict(instance))
+
+
+@command.command("ls", short_help="List the instances.")
+@store_options
+@json_option
+@log_level_option("error")
+def ls(fs_url: str | None, config: Path | None, as_json: bool, log_level: str) -> None:
+    """List the instances of the store, by domain.
+
+    \b
+      cozyfs instances ls
+      cozyfs instances ls --json | jq -r '.[].domain'
+    """
+    from cozyfs import instances
+    from cozyfs.config import open_store
+
+    settings = _settings(fs_url, config, log_level)
+    with open_store(settings) as store:
+        found = sorted(
+            instances.list_instances(store, settings.bucket_prefix),
+            key=lambda instance: (instance.domain, instance.org),
+        )
+    if as_json:
+        output.print_json([asdict(instance) for instance in found])
+    elif found:
+        header = ("DOMAIN", "ORG", "QUOTA", "CREATED")
+        output.print_table(header, (_row(instance) for instance in found))
+    else:
+        click.echo("the store has no instances", err=True)
+
+
+@command.command("show", short_help="Show an instance.")
+@click.argument("domain")
+@store_options
+@instance_options
+@json_option
+@log_level_option("error")
+def show(
+    domain: str,
+    fs_url: str | None,
+    config: Path | None,
+    org: str | None,
+    db_prefix: str | None,
+    as_json: bool,
+    log_level: str,
+) -> None:
+    """Show what is known of the instance DOMAIN."""
+    instance = _find(_settings(fs_url, config, log_level), domain, org, db_prefix)
+    if as_json:
+        output.print_json(asdict(instance))
+    else:
+        output.print_fields(_fields(instance))
+
+
+@command.command("destroy", short_help="Delete an instance with all its files.")
+@click.argument("domain")
+@store_options
+@instance_options
+@state_option
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@log_level_option("error")
+def destroy(
+    domain: str,
+    fs_url: str | None,
+    config: Path | None,
+    org: str | None,
+    db_prefix: str | None,
+    state_dir: Path | None,
+    yes: bool,
+    log_level: str,
+) -> None:
+    """Delete the instance DOMAIN: its files in the store, all of them and for good, and what
+    this machine keeps of it. Asks first. Refused while it is mounted on this machine.
+
+    \b
+      cozyfs instances destroy alice.example.com
+    """
+    from cozyfs import instances
+    from cozyfs.config import open_store
+    from cozyfs.config import state_dir as default_state_dir
+    from cozyfs.state import InstanceState
+
+    settings = _settings(fs_url, config, log_level)
+    instance = _find(settings, domain, org, db_prefix)
+    state = InstanceState.open(default_state_dir(state_dir), instance.bucket, instance.db_prefix)
+    state.hold(domain)  # until the end: nothing may mount what is being deleted
+    try:
+        if not yes and not click.confirm(f"Delete {domain} with all its files, for good?"):
+            raise InstanceError(f"{domain} was not deleted")
+        with open_store(settings) as store:
+            count = instances.destroy(store, instance)
+            if state.belongs_to(store.description):
+                state.remove()
+    finally:
+        state.unlock()
+    click.echo(f"deleted {domain}: {count} object{'' if count == 1 else 's'}")
+
+
+def _settings(fs_url: str | None, config_file: Path | None, log_level: str) -> StoreSettings:
+    from cozyfs import config, logs
+
+    logs.set_up(log_level)
+    return config.store_settings(fs_url, config_file)
+
+
+def _find(
+    settings: StoreSettings, domain: str, org: str | None, db_prefix: str | None
+) -> Instance:
+    from cozyfs import instances
+    from cozyfs.config import open_store
+
+    with open_store(settings) as store:
+        return instances.find(store, settings.bucket_prefix, domain, org=org, db_prefix=db_prefix)
+
+
+def _row(instance: Instance) -> tuple[str, ...]:
+    quota = output.size(instance.quota) if instance.quota else "none"
+    return (instance.domain, instance.org or "-", quota, instance.created_at)
+
+
+def _fields(instance: Instance) -> dict[str, Any]:
+    return {
+        "domain": instance.domain,
+        "organisation": instance.org or None,
+        "context": instance.context or None,
+        "quota_bytes": instance.quota or None,
+        "db_prefix": instance.db_prefix,
+        "bucket": instance.bucket,
+        "created": instance.created_at,
+    }
