@@ -1,0 +1,25 @@
+"""The index layer: one SQLite file holds an instance's tree of names and its queues.
+
+What the layer above uses is named in ``__all__``; the tables are described in ``schema.sql``.
+"""
+
+from cozyfs.index.database import JOURNALED_TABLES, LOCAL_TABLES, SCHEMA_VERSION
+from cozyfs.index.deletions import Deletion
+from cozyfs.index.renaming import EXCHANGE, NOREPLACE, RenameResult
+from cozyfs.index.rows import MAX_LINKS
+from cozyfs.index.tree import CACHE_SIZE, Index
+from cozyfs.index.usage import Usage
+
+__all__ = [
+    "CACHE_SIZE",
+    "EXCHANGE",
+    "JOURNALED_TABLES",
+    "LOCAL_TABLES",
+    "MAX_LINKS",
+    "NOREPLACE",
+    "SCHEMA_VERSION",
+    "Deletion",
+    "Index",
+    "RenameResult",
+    "Usage",
+]

@@ -1,0 +1,49 @@
+"""The queue of objects that the tree no longer needs. Deleting them is the vfs's, in its time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from cozyfs.index.rows import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Deletion(NamedTuple):
+    """One row of the table ``deletions``; the first two name the object."""
+
+    doc_id: str
+    internal_id: str
+    queued_ns: int
+
+
+class Deletions(Rows):
+    """Part of `Index`."""
+
+    def queue_deletion(self, doc_id: str, internal_id: str, now_ns: int) -> None:
+        """Idempotent; an object that waits already starts to wait anew."""
+        with self._db.transaction():
+            self._queue(doc_id, internal_id, now_ns)
+
+    def due_deletions(self, before_ns: int, limit: int) -> list[Deletion]:
+        """At most *limit* of those queued before *before_ns*, the oldest first."""
+        rows = self._db.rows(
+            "SELECT doc_id, internal_id, queued_ns FROM deletions WHERE queued_ns < ?"
+            " ORDER BY queued_ns LIMIT ?",
+            (before_ns, limit),
+        )
+        return [Deletion._make(row) for row in rows]
+
+    def forget_deletions(self, rows: Iterable[Deletion]) -> None:
+        """Their objects are gone, or wanted again. One that was queued anew since stays."""
+        with self._db.transaction():
+            self._db.run_many(
+                "DELETE FROM deletions WHERE doc_id = ? AND internal_id = ? AND queued_ns = ?",
+                list(rows),
+            )
+
+    def pending_deletions(self) -> int:
+        """How many objects wait."""
+        (count,) = self._db.row("SELECT count(*) FROM deletions")
+        return int(count)
