@@ -10,10 +10,12 @@ Byte ranges are half-open (``start``, ``stop``). ETags are opaque and carry no q
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
 MIN_PART_SIZE = 5 << 20
 """Bytes: every part of a multipart upload but the last is at least this long (S3)."""
@@ -32,7 +34,9 @@ class ObjectInfo:
     etag: str
     last_modified: datetime | None
     content_type: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)  # lower-case names without x-amz-meta-
+    metadata: Mapping[str, str] = field(
+        default_factory=dict
+    )  # lower-case names without x-amz-meta-
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,12 @@ class Store(Protocol):
         NotSupported where the server is known to ignore them."""
 
     def create_multipart(
-        self, bucket: str, key: str, *, content_type: str, metadata: Mapping[str, str] | None = None
+        self,
+        bucket: str,
+        key: str,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str] | None = None,
     ) -> str:
         """Returns the upload id."""
 
