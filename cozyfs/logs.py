@@ -15,6 +15,7 @@ import os
 import re
 import sys
 from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
 
 from cozyfs.errors import CozyError
 
@@ -42,9 +43,11 @@ _secrets: set[str] = set()
 
 
 def hide(*values: str | None) -> None:
-    """These exact texts never reach a log line from now on. Short ones are left alone: hiding
+    """These exact texts, also as parts of a URL, never reach a log line from now on. Short ones are left alone: hiding
     ``a`` would make every line unreadable and ``a`` no secret."""
-    _secrets.update(value for value in values if value and len(value) >= 4)
+    for value in values:
+        if value and len(value) >= 4:
+            _secrets.update((value, quote(value), quote(value, safe=""), quote_plus(value)))
 
 
 def redact(text: str) -> str:

@@ -116,7 +116,7 @@ class Request:
     "for example -o ro,config=/etc/cozyfs.yaml.",
 )
 @click.pass_context
-def command(ctx: click.Context, instance: str, mountpoint: Path, **values: Any) -> None:
+def command(ctx: click.Context, /, instance: str, mountpoint: Path, **values: Any) -> None:
     """Mount INSTANCE, a domain such as alice.example.com, on the folder MOUNTPOINT.
 
     Returns when the mount works; the mount then runs in the background until it is unmounted
