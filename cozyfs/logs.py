@@ -43,8 +43,8 @@ _secrets: set[str] = set()
 
 
 def hide(*values: str | None) -> None:
-    """These exact texts, also as parts of a URL, never reach a log line from now on. Short ones are left alone: hiding
-    ``a`` would make every line unreadable and ``a`` no secret."""
+    """These exact texts never reach a log line from now on, nor as they look in a URL. Short
+    ones are left alone: hiding ``a`` would make every line unreadable and ``a`` no secret."""
     for value in values:
         if value and len(value) >= 4:
             _secrets.update((value, quote(value), quote(value, safe=""), quote_plus(value)))
