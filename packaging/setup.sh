@@ -46,12 +46,34 @@ install_packages() {
 
 installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
 
+# Whether the virtual environment is what this project asks for; changed only if not. One made
+# with the extras serves without them as well.
+is_current() {
+    [ -x "$venv/bin/cozyfs" ] && grep -qsxF "$(made_from "$extras")" "$venv/made-from"
+}
+
+made_from() {
+    { "$python" -VV; echo "$project $1"; cat "$project/setup.cfg"; } 2>&1 | sha256sum
+}
+
+make_current() {
+    say "installing cozyfs$extras into $venv"
+    mkdir -p "$venv"
+    clear=--clear
+    [ "$(cat "$venv/python" 2>/dev/null)" != "$("$python" -VV)" ] || clear=
+    quietly "$python" -m venv $clear "$venv"
+    quietly "$venv/bin/pip" install --quiet --disable-pip-version-check \
+        --editable "$project$extras"
+    "$python" -VV >"$venv/python"
+    { made_from ""; made_from "$extras"; } >"$venv/made-from"
+}
+
 # What runs cozyfs; and, as pyfuse3 comes as source, what compiles it.
 missing_packages() {
     command -v "$python" >/dev/null || echo python3
     "$python" -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
     command -v fusermount3 >/dev/null || echo fuse3
-    if [ ! -e "$venv/bin/cozyfs" ]; then
+    if ! is_current; then
         command -v gcc >/dev/null || echo gcc libc6-dev
         command -v pkg-config >/dev/null || echo pkg-config
         pkg-config --exists fuse3 2>/dev/null || echo libfuse3-dev
@@ -62,7 +84,6 @@ sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' 2>/de
     fi
 }
 
-# The virtual environment is made again only when what it was made from has changed.
 set_up() {
     extras=$1
     shift
@@ -75,14 +96,6 @@ set_up() {
 
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
         || die "cozyfs needs Python 3.11 or later; name one with PYTHON=..."
-    made_from=$({ "$python" -VV; echo "$project $extras"; cat "$project/setup.cfg"; } | sha256sum)
-    if [ "$(cat "$venv/made-from" 2>/dev/null)" != "$made_from" ]; then
-        say "installing cozyfs$extras into $venv"
-        mkdir -p "$(dirname -- "$venv")"
-        quietly "$python" -m venv --clear "$venv"
-        quietly "$venv/bin/pip" install --quiet --disable-pip-version-check \
-            --editable "$project$extras"
-        echo "$made_from" >"$venv/made-from"
-    fi
+    is_current || make_current
     [ -e /dev/fuse ] || quietly as_root modprobe fuse
 }

@@ -7,7 +7,7 @@
 set -eu
 . "$(dirname -- "$0")/setup.sh"
 
-set_up "[test]" git rsync attr acl man-db groff
+set_up "[test]" git rsync attr acl groff-base
 cd "$project"
 PATH=$venv/bin:$PATH
 export PATH
