@@ -69,25 +69,50 @@ class TlsOptions:
     insecure_skip_validation: bool = False
 
 
-class _HTTPConnection(HTTPConnection):
-    """urllib3 sends the body under the *connect* time-out; a slow uplink needs a longer one."""
+if TYPE_CHECKING:  # what _Sending is mixed into, twice
+    _Mixin = HTTPConnection
+else:
+    _Mixin = object
 
-    def connect(self) -> None:
-        super().connect()
-        self.timeout = SEND_TIMEOUT_S
-        self.sock.settimeout(SEND_TIMEOUT_S)
+
+class _Sending(_Mixin):
+    """What both kinds of connection do about a body, over urllib3.
+
+    urllib3 sends the body under the *connect* time-out; a slow uplink needs a longer one. And a
+    body in memory leaves with the headers, in one packet where it fits, not after them.
+    """
+
+    _joined = False
+    _headers: bytes | None = None
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:
             self.timeout = SEND_TIMEOUT_S
+        body = kwargs.get("body")
+        self._headers = None
+        self._joined = isinstance(body, bytes) and 0 < len(body) <= BLOCK_SIZE
         super().request(*args, **kwargs)
 
+    def send(self, data: Any) -> None:
+        if self._joined:
+            if self._headers is None:
+                self._headers = data
+                return
+            data = self._headers + data
+            self._joined = False
+        super().send(data)
 
-class _HTTPSConnection(HTTPSConnection):
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:  # always so: the TLS handshake precedes the request
-            self.timeout = SEND_TIMEOUT_S
-        super().request(*args, **kwargs)
+
+class _HTTPConnection(_Sending, HTTPConnection):
+    def connect(self) -> None:
+        super().connect()
+        # Here the first request is under way; with TLS, the handshake has preceded it.
+        self.timeout = SEND_TIMEOUT_S
+        self.sock.settimeout(SEND_TIMEOUT_S)
+
+
+class _HTTPSConnection(_Sending, HTTPSConnection):
+    pass
 
 
 class _HTTPPool(HTTPConnectionPool):
@@ -243,7 +268,7 @@ class Client(minio.Minio):
             return headers, now
         return super()._build_headers(host, headers, body, creds)
 
-    def _url_open(  # type: ignore[override]  # body may be an iterable of blocks
+    def _url_open(
         self,
         method: str,
         region: str,

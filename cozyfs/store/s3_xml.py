@@ -38,18 +38,18 @@ class UploadsPage:
     truncated: bool
 
 
-def fields(body: bytes, root: str) -> dict[str, str]:
-    """The texts of the direct children of a document that must be a *root*."""
-    return _fields(_document(body, root))
+def fields(body: bytes, *roots: str) -> dict[str, str]:
+    """The texts of the direct children of a document that must be one of *roots*."""
+    return _fields(_document(body, *roots))
 
 
-def _document(body: bytes, root: str) -> ElementTree.Element:
+def _document(body: bytes, *roots: str) -> ElementTree.Element:
     try:
         element = ElementTree.fromstring(body)
     except ElementTree.ParseError as exc:
         raise StoreError("this is not the answer of an S3 server (no XML)") from exc
-    if _tag(element) != root:
-        raise StoreError(f"this is not the answer of an S3 server ({root} expected)")
+    if _tag(element) not in roots:
+        raise StoreError(f"this is not the answer of an S3 server ({roots[0]} expected)")
     return element
 
 
@@ -163,3 +163,11 @@ def location_request(region: str) -> bytes:
     """CreateBucket anywhere but in us-east-1."""
     location = f"<LocationConstraint>{escape(region)}</LocationConstraint>"
     return f"<CreateBucketConfiguration>{location}</CreateBucketConfiguration>".encode()
+
+
+def upload_id(body: bytes) -> str:
+    """CreateMultipartUpload. rclone's root element lacks the last word."""
+    found = fields(body, "InitiateMultipartUploadResult", "InitiateMultipartUpload")
+    if not found.get("UploadId"):
+        raise StoreError("the S3 server began an upload without naming it")
+    return found["UploadId"]
