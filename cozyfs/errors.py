@@ -11,7 +11,7 @@
     |   +-- InvalidRequest  FileTooLarge
     +-- StoreError                 the object store failed or refused
     |   +-- ObjectNotFound  BucketNotFound  AccessDenied  PreconditionFailed
-    |   +-- NotSupported  ChecksumMismatch  StoreUnavailable  StoreFull
+    |   +-- NotSupported  ChecksumMismatch  CorruptObject  StoreUnavailable  StoreFull
     +-- UploadFailed               a draft could not become an object; it is kept and retried
     +-- NoSpace                    the staging disk is full
     +-- InstanceError              an instance is unknown, exists already, or is in use
@@ -154,7 +154,11 @@ class NotSupported(StoreError):
 
 
 class ChecksumMismatch(StoreError):
-    """Bytes sent or received differ from their MD5."""
+    """Bytes sent or received differ from their MD5: worth trying again."""
+
+
+class CorruptObject(StoreError):
+    """An object differs from what the index says of it, on every attempt."""
 
 
 class StoreUnavailable(StoreError):

@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import trio
 
 from cozyfs.errors import ChecksumMismatch, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 

@@ -49,3 +49,12 @@ class Local(Rows):
                     " ON CONFLICT DO UPDATE SET value = excluded.value",
                     (name, value),
                 )
+
+    def sync(self) -> None:
+        """All that was committed is on disk when this returns, also against a power cut."""
+        with self._db.transaction(durable=True):
+            # The sync needs a transaction of its own; what it writes does not matter.
+            self._db.run(
+                "INSERT INTO settings (name, value) VALUES ('synced', '1')"
+                " ON CONFLICT DO UPDATE SET value = excluded.value"
+            )

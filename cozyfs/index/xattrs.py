@@ -23,6 +23,11 @@ class Xattrs(Rows):
             raise NoSuchAttribute(f"inode {ino} has no attribute {name!r}")
         return value
 
+    def has_xattr(self, name: bytes) -> bool:
+        """Whether any inode has the attribute *name*. A scan: for the start of a mount."""
+        row = self._db.row("SELECT EXISTS (SELECT 1 FROM xattrs WHERE name = ?)", (name,))
+        return bool(row[0])
+
     def list_xattrs(self, ino: Ino) -> list[bytes]:
         """Names in the order of their bytes. Raises NotFound."""
         self._inode(ino)

@@ -1,0 +1,314 @@
+"""A mount: builds the parts, joins them, runs them until it is unmounted, and ends in order.
+
+The order of the end is what makes it safe: first everything that was written goes into the
+store while requests are still answered, then the kernel lets go, then what came in between is
+stored too, then the index is closed. A signal starts that; a second one gives up waiting, and
+the state directory keeps what is left for the next mount.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyfuse3
+import trio
+
+from cozyfs.control import serve_control
+from cozyfs.errors import CozyError, InstanceError, UploadFailed
+from cozyfs.fuse.attributes import Presentation
+from cozyfs.fuse.errors import errors
+from cozyfs.fuse.operations import Operations
+from cozyfs.index import Index
+from cozyfs.threads import Caller
+from cozyfs.vfs.deletions import delete_due
+from cozyfs.vfs.filesystem import FileSystem
+from cozyfs.vfs.objects import Objects
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from cozyfs.control import Send
+    from cozyfs.state import InstanceState
+    from cozyfs.store.base import Store
+    from cozyfs.values import Instance
+
+log = logging.getLogger(__name__)
+
+RETRY_PAUSE_S = 5.0
+"""Between attempts to store what could not be stored."""
+
+DELETION_PAUSE_S = 60.0
+"""Between looks at the deletion queue."""
+
+PROGRESS_PAUSE_S = 0.5
+
+READ_AHEAD_KIB = 1024
+"""What the kernel asks for at once of a sequential reader, where we may set it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """Everything a mount needs to know."""
+
+    mountpoint: Path
+    instance: Instance
+    store: Callable[[], Store]  # opened after the fork to the background
+    store_description: str  # for people, no credentials
+    state: InstanceState  # locked
+    read_only: bool = False
+    fuse_options: frozenset[str] = frozenset()  # passed on to FUSE
+    uid: int | None = None  # shown instead of the real ones
+    gid: int | None = None
+    umask: int | None = None
+    default_permissions: bool = True
+    write_buffer: int = 64 << 20  # bytes
+    cache_size: int = 96 << 20  # bytes
+    timeout_s: float = 60.0
+    parallel: int = 32
+    retention_s: float = 86400.0
+
+
+def run_mount(options: MountOptions, on_ready: Callable[[], None]) -> None:
+    """Mount, and block until unmounted. Raises CozyError when the mount cannot start;
+    *on_ready* is called once it answers requests."""
+    store = options.store()
+    try:
+        index = open_index(options, store)
+        try:
+            trio.run(_Mount(options, store, index, on_ready).run)
+        finally:
+            index.close()
+    finally:
+        store.close()
+
+
+def open_index(options: MountOptions, store: Store) -> Index:
+    """The index on this machine; a new one for an instance that has no contents yet. Raises
+    InstanceError when contents are there but their tree is not."""
+    path = options.state.index_path
+    if path.exists():
+        return Index.open(path, read_only=options.read_only)
+    if options.read_only:
+        raise InstanceError(
+            f"{options.instance.domain} was never mounted for writing on this machine: "
+            f"there is no tree to show"
+        )
+    prefix = f"{options.instance.db_prefix}/"
+    own = f"{prefix}.cozyfs/"
+    for found in store.list(options.instance.bucket, prefix):
+        if not found.key.startswith(own):
+            raise InstanceError(
+                f"{options.instance.domain} has contents in the store, but its tree is not in "
+                f"{options.state.directory}: mount it with the --state-dir where it is"
+            )
+    return Index.create(path, uid=os.getuid(), gid=os.getgid(), now_ns=time.time_ns())
+
+
+class _Mount:
+    """One run. The nursery holds everything that goes on beside the requests."""
+
+    def __init__(
+        self, options: MountOptions, store: Store, index: Index, on_ready: Callable[[], None]
+    ) -> None:
+        self._options = options
+        self._store = store
+        self._index = index
+        self._on_ready = on_ready
+        self._caller = Caller(parallel=options.parallel, timeout_s=options.timeout_s)
+        self._started = time.time()
+        self._signals = 0
+        self._first_signal = trio.Event()
+        self._patience = trio.CancelScope()  # cancelled by the second signal
+        self._fs: FileSystem
+
+    async def run(self) -> None:
+        options = self._options
+        async with trio.open_nursery() as nursery:
+            objects = Objects(
+                self._store, self._caller, options.instance.bucket, options.instance.db_prefix
+            )
+            self._fs = fs = FileSystem(
+                options.instance,
+                self._index,
+                objects,
+                nursery,
+                staging_dir=options.state.staging_dir,
+                write_buffer=options.write_buffer,
+                cache_size=options.cache_size,
+                read_only=options.read_only,
+            )
+            fs.start()
+            show = Presentation(options.uid, options.gid, options.umask)
+            _init_fuse(Operations(fs, show), options)
+            _raise_read_ahead(options.mountpoint)
+            try:
+                await nursery.start(
+                    serve_control, options.state.control_path, self._answer_control
+                )
+                await nursery.start(self._watch_signals)
+                if not options.read_only:
+                    nursery.start_soon(self._again, RETRY_PAUSE_S, fs.files.retry_failed)
+                    nursery.start_soon(self._again, self._deletion_pause, self._delete_due)
+                nursery.start_soon(self._end_on_signal)
+                nursery.start_soon(self._tell_ready)
+                await pyfuse3.main()
+            finally:
+                # Unmounts if nobody has yet: without us every access would only fail.
+                pyfuse3.close(unmount=True)
+            await self._store_everything()
+            nursery.cancel_scope.cancel()
+
+    @property
+    def _deletion_pause(self) -> float:
+        return max(min(DELETION_PAUSE_S, self._options.retention_s), 1.0)
+
+    async def _tell_ready(self) -> None:
+        log.info("%s is mounted at %s", self._options.instance.domain, self._options.mountpoint)
+        self._on_ready()
+
+    async def _again(self, pause_s: float, job: Callable[[], Awaitable[object]]) -> None:
+        """Run *job* now and then; what goes wrong in one run must not end the mount."""
+        while True:
+            try:
+                await job()
+            except CozyError as exc:
+                log.warning("background work failed: %s", exc)
+            except Exception:
+                log.exception("background work failed")
+            await trio.sleep(pause_s)
+
+    async def _delete_due(self) -> None:
+        await delete_due(self._index, self._fs.objects, self._options.retention_s)
+
+    # ---- the end
+
+    async def _watch_signals(
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+            task_status.started()
+            async for number in received:
+                self._signals += 1
+                log.info("%s: unmounting", signal.Signals(number).name)
+                self._first_signal.set()
+                if self._signals > 1:
+                    self._patience.cancel()
+
+    async def _end_on_signal(self) -> None:
+        await self._first_signal.wait()
+        await self._store_everything()
+        pyfuse3.terminate()
+
+    async def _store_everything(self) -> None:
+        """Until it is done, or the second signal."""
+        if self._options.read_only:
+            return
+        with contextlib.suppress(trio.Cancelled), self._patience:
+            while True:
+                try:
+                    await self._fs.files.flush_all()
+                    return
+                except UploadFailed as exc:
+                    log.error("%s; trying again (a signal gives up)", exc)
+                    await trio.sleep(RETRY_PAUSE_S)
+        log.error("%d files are not in the store yet; the next mount stores them", self._pending)
+
+    @property
+    def _pending(self) -> int:
+        return self._fs.files.pending
+
+    # ---- the control socket
+
+    async def _answer_control(self, request: dict[str, Any], send: Send) -> None:
+        if request.get("op") == "status":
+            await send(self._status())
+        elif request.get("op") == "flush":
+            await self._flush_with_progress(send)
+        else:
+            raise CozyError("unknown request")
+
+    def _status(self) -> dict[str, Any]:
+        files, space = self._fs.files, self._fs.space()
+        return {
+            "pid": os.getpid(),
+            "instance": self._options.instance.domain,
+            "store": self._options.store_description,
+            "mountpoint": os.fspath(self._options.mountpoint),
+            "read_only": self._options.read_only,
+            "uptime_s": round(time.time() - self._started),
+            "inodes": space.files,
+            "used_bytes": space.used,
+            "open_files": files.open_files,
+            "pending_files": files.pending,
+            "failed_files": files.failed,
+            "dirty_bytes": files.dirty_bytes,
+            "uploads": files.uploads,
+            "write_buffer": {"used": files.pool.used, "limit": files.pool.limit},
+            "cache": {
+                "used": files.cache.used,
+                "limit": files.cache.limit,
+                "hits": files.cache.hits,
+                "misses": files.cache.misses,
+            },
+            "objects_to_delete": self._index.pending_deletions(),
+            "requests_retried": self._caller.retries,
+            "errors": errors.total + files.upload_errors,
+        }
+
+    async def _flush_with_progress(self, send: Send) -> None:
+        failed: list[CozyError] = []
+        async with trio.open_nursery() as nursery:
+
+            async def report() -> None:
+                while True:
+                    files = self._fs.files
+                    await send({"pending": files.pending, "dirty_bytes": files.dirty_bytes})
+                    await trio.sleep(PROGRESS_PAUSE_S)
+
+            nursery.start_soon(report)
+            try:
+                await self._fs.files.flush_all()
+            except CozyError as exc:
+                failed.append(exc)
+            nursery.cancel_scope.cancel()
+        if failed:
+            raise failed[0]
+        await send({"done": True})
+
+
+def _init_fuse(operations: Operations, options: MountOptions) -> None:
+    fuse_options = set(options.fuse_options)
+    if not any(option.startswith("fsname=") for option in fuse_options):
+        fuse_options.add(f"fsname=cozyfs:{options.instance.domain}")
+    if not any(option.startswith("subtype=") for option in fuse_options):
+        fuse_options.add("subtype=cozyfs")
+    if options.default_permissions:
+        fuse_options.add("default_permissions")
+    if options.read_only:
+        fuse_options.add("ro")
+    try:
+        pyfuse3.init(operations, os.fspath(options.mountpoint), fuse_options)
+    except RuntimeError as exc:
+        raise CozyError(
+            f"{options.mountpoint} cannot be mounted: FUSE refused (see the lines above)"
+        ) from exc
+
+
+def _raise_read_ahead(mountpoint: Path) -> None:
+    """Let the kernel read ahead further than its default of 128 KiB; needs root, and is only
+    speed. The device number comes from mountinfo, since a stat would ask ourselves."""
+    wanted = os.fspath(mountpoint)
+    with contextlib.suppress(OSError, IndexError):
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            fields = line.split(" ")
+            if fields[4] == wanted:
+                path = Path(f"/sys/class/bdi/{fields[2]}/read_ahead_kb")
+                if int(path.read_text()) < READ_AHEAD_KIB:
+                    path.write_text(f"{READ_AHEAD_KIB}\n")

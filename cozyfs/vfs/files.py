@@ -1,0 +1,505 @@
+"""Open files: reading, writing, and the moment when what was written becomes an object.
+
+The order that makes a crash harmless: the object first, then one index transaction that points
+the inode at it and queues the former object for deletion. If the process dies between the two,
+the tree still has the old content and the new object is unreferenced.
+
+Concurrency: a node's lock is held for every change and for a flush as a whole, so writers of
+one file wait while it is being stored; readers never do. Nodes of different files are
+independent. Index calls are plain calls on the event loop; whatever awaits looks its node and
+its inode up again afterwards where that matters (they may have been unlinked meanwhile).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from cozyfs.errors import (
+    CorruptObject,
+    CozyError,
+    InvalidRequest,
+    NotFound,
+    ObjectNotFound,
+    ReadOnly,
+    StaleHandle,
+    UploadFailed,
+)
+from cozyfs.store.keys import new_internal_id
+from cozyfs.values import AttributeChanges, Fh, Ino, Inode
+from cozyfs.vfs import extents
+from cozyfs.vfs.cache import WHOLE, BlockCache
+from cozyfs.vfs.draft import Draft, Target, Workshop
+from cozyfs.vfs.nodes import Handle, Node
+from cozyfs.vfs.pool import MemoryPool
+from cozyfs.vfs.upload import upload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cozyfs.index import Index
+    from cozyfs.vfs.objects import ObjectRef, Objects
+
+log = logging.getLogger(__name__)
+
+HASH_BATCH = 4 << 20
+"""Bytes of a sequential read that are hashed by one trip to a thread."""
+
+
+class Files:
+    """All open files of one mount."""
+
+    def __init__(
+        self,
+        index: Index,
+        objects: Objects,
+        nursery: trio.Nursery,
+        *,
+        staging_dir: Path,
+        describe: Callable[[Inode, str], Target],
+        write_buffer: int,
+        cache_size: int,
+        read_only: bool = False,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._index = index
+        self._objects = objects
+        self._nursery = nursery
+        self._describe = describe
+        self._clock = clock
+        self.read_only = read_only
+        self.cache = BlockCache(objects, cache_size)
+        self.pool = MemoryPool(write_buffer)
+        self._shop = Workshop(
+            objects, self.pool, staging_dir, nursery, self._new_target, self._superseded
+        )
+        self._nodes: dict[Ino, Node] = {}
+        self._handles: dict[Fh, Handle] = {}
+        self._next_fh = 1
+        self.uploads = 0
+        """Drafts being stored right now."""
+        self.upload_errors = 0
+
+    # ---- what others ask
+
+    @property
+    def open_files(self) -> int:
+        return len(self._handles)
+
+    @property
+    def dirty_bytes(self) -> int:
+        """Written and not yet in the store."""
+        return sum(n.draft.held for n in self._waiting() if n.draft is not None)
+
+    @property
+    def pending(self) -> int:
+        """Files with content that is not yet in the store."""
+        return len(self._waiting())
+
+    @property
+    def failed(self) -> int:
+        """Files whose last upload failed; they are retried."""
+        return sum(1 for n in self._nodes.values() if n.failures)
+
+    def is_open(self, ino: Ino) -> bool:
+        node = self._nodes.get(ino)
+        return node is not None and node.handles > 0
+
+    def current(self, inode: Inode) -> Inode:
+        """*inode* as its users see it: size and times of an unflushed draft included."""
+        node = self._nodes.get(inode.ino)
+        if node is None or node.draft is None:
+            return inode
+        draft = node.draft
+        return inode._replace(
+            size=draft.size,
+            stored=draft.allocated,
+            mtime_ns=draft.mtime_ns,
+            ctime_ns=max(draft.ctime_ns, inode.ctime_ns),
+        )
+
+    def state(self, ino: Ino) -> str:
+        """``clean`` (in the store), ``dirty`` (not yet), ``failed`` (kept and retried)."""
+        node = self._nodes.get(ino)
+        if node is None or node.draft is None or not node.draft.dirty:
+            return "clean"
+        return "failed" if node.failures else "dirty"
+
+    def times_changed(self, inode: Inode, mtime_too: bool) -> None:
+        """setattr set the times of *inode*: a later flush must not bring older ones back."""
+        node = self._nodes.get(inode.ino)
+        if node is not None and node.draft is not None:
+            if mtime_too:
+                node.draft.mtime_ns = inode.mtime_ns
+            node.draft.ctime_ns = inode.ctime_ns
+
+    # ---- handles
+
+    async def open(self, ino: Ino, flags: int, uid: int) -> Handle:
+        """A handle on a regular file; O_TRUNC empties the file."""
+        writing = flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC
+        if writing and self.read_only:
+            raise ReadOnly("the mount is read-only")
+        handle = self._add(ino, flags, uid)
+        if flags & os.O_TRUNC:
+            try:
+                async with handle.node.lock:
+                    await self._truncate(handle.node, 0, uid)
+                handle.wrote = True
+            except BaseException:
+                self._forget(handle)
+                raise
+        return handle
+
+    def open_new(self, inode: Inode, flags: int, uid: int) -> Handle:
+        """A handle on a file that was just created: even if nothing is written, closing it
+        stores an (empty) object."""
+        handle = self._add(inode.ino, flags, uid)
+        draft = Draft(self._shop, inode.ino, inode.mtime_ns, inode.ctime_ns)
+        draft.dirty = True
+        handle.node.draft = draft
+        handle.wrote = True
+        return handle
+
+    async def store_empty(self, inode: Inode) -> None:
+        """Give a new file its (empty) object at once: for mknod, which nobody closes."""
+        handle = self.open_new(inode, os.O_WRONLY, 0)
+        await self.release(handle.fh)
+
+    def handle(self, fh: Fh) -> Handle:
+        try:
+            return self._handles[fh]
+        except KeyError:
+            raise StaleHandle("the file is not open") from None
+
+    async def release(self, fh: Fh) -> None:
+        """The last reference to a handle is gone. Stores what a memory map wrote after close;
+        errors cannot reach anyone any more, so they are logged and the draft is retried."""
+        handle = self._handles.get(fh)
+        if handle is None:
+            return
+        node = handle.node
+        if node.draft is not None and node.draft.dirty and handle.writable and not node.failures:
+            try:
+                await self._flush(node)
+            except CozyError as exc:
+                log.error("a file could not be stored, it is kept and retried: %s", exc)
+        self._forget(handle)
+
+    # ---- data
+
+    async def read(self, fh: Fh, offset: int, size: int) -> bytes:
+        """Up to *size* bytes at *offset*; fewer only at the end of the file."""
+        handle = self.handle(fh)
+        node = handle.node
+        draft = node.draft
+        if draft is not None:
+            return await self._read_draft(node, draft, offset, offset + size)
+        inode = self._index.get(node.ino)
+        stop = min(offset + size, inode.size)
+        if offset >= stop:
+            return b""
+        ref = self._objects.ref(inode)
+        if ref is None:
+            return bytes(stop - offset)
+        try:
+            if inode.extents is not None:
+                return await self._read_sparse(ref, inode, offset, stop)
+            data = await self.cache.read(ref, offset, stop)
+        except ObjectNotFound:
+            if self._index.get(node.ino).internal_id == inode.internal_id:
+                raise
+            return await self.read(fh, offset, size)  # replaced while we were reading
+        for start, end in handle.ahead.advance(offset, stop, inode.size, self.cache.limit // 4):
+            if not self.cache.may_fetch_ahead(end - start):
+                break
+            self._nursery.start_soon(self.cache.fetch_ahead, ref, start, end)
+        if handle.checked is not None:
+            await self._check(handle, inode, offset, data)
+        return data
+
+    async def write(self, fh: Fh, offset: int, data: bytes) -> int:
+        """All of *data* at *offset*, into the draft."""
+        handle = self.handle(fh)
+        node = handle.node
+        async with node.lock:
+            draft = node.draft or self._begin(node)
+            await draft.write(offset, data)
+            draft.mtime_ns = draft.ctime_ns = self._clock()
+            handle.wrote = True
+        if handle.uid:
+            self._clear_set_ids(node.ino)
+        return len(data)
+
+    async def truncate(self, ino: Ino, size: int, uid: int) -> None:
+        """Set the size. Where nobody has the file open for writing, and so nobody will flush
+        it, the change is stored before this returns."""
+        if self.read_only:
+            raise ReadOnly("the mount is read-only")
+        handle = self._add(ino, os.O_RDONLY, uid)
+        try:
+            async with handle.node.lock:
+                await self._truncate(handle.node, size, uid)
+            if not handle.node.writers:
+                await self._flush(handle.node)
+        finally:
+            self._forget(handle)
+
+    async def flush(self, fh: Fh) -> None:
+        """One close(2) of the handle: store the draft if this handle may have changed it."""
+        handle = self.handle(fh)
+        if handle.wrote:
+            await self._flush(handle.node)
+
+    async def fsync(self, fh: Fh) -> None:
+        """Store the draft, whoever wrote it."""
+        await self._flush(self.handle(fh).node)
+
+    async def flush_all(self) -> None:
+        """Store every draft; raises UploadFailed when some could not be, after trying all."""
+        failed: list[CozyError] = []
+
+        async def one(node: Node) -> None:
+            try:
+                await self._flush(node)
+            except CozyError as exc:
+                failed.append(exc)
+
+        async with trio.open_nursery() as nursery:
+            for node in list(self._nodes.values()):
+                nursery.start_soon(one, node)
+        if failed:
+            raise UploadFailed(f"{len(failed)} files could not be stored") from failed[0]
+
+    def dropped(self, ino: Ino) -> None:
+        """The inode is gone for good: so is what was written to it and not stored."""
+        node = self._nodes.pop(ino, None)
+        if node is not None and node.draft is not None:
+            draft, node.draft = node.draft, None
+            self._index.remove_draft(ino)
+            self._nursery.start_soon(draft.discard)
+
+    # ---- drafts that could not be stored
+
+    def recover(self) -> None:
+        """Take up the drafts that an earlier process had to keep."""
+        kept = set()
+        for ino, blob in self._index.drafts():
+            try:
+                self._index.get(ino)
+                node = self._nodes.setdefault(ino, Node(ino))
+                node.draft = Draft.restore(self._shop, ino, blob)
+                node.failures = 1
+                kept.add(f"{ino}.draft")
+            except NotFound:
+                self._index.remove_draft(ino)
+            except (OSError, ValueError, KeyError):
+                log.exception("what was kept of inode %d cannot be read; it is left in place", ino)
+                kept.add(f"{ino}.draft")
+        for path in self._shop.staging_dir.iterdir():
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+    async def retry_failed(self) -> None:
+        """Try once to store every draft whose upload failed."""
+        for node in [n for n in self._nodes.values() if n.failures]:
+            try:
+                await self._flush(node)
+                log.info("inode %d, kept since its upload failed, is stored now", node.ino)
+            except CozyError as exc:
+                log.warning("inode %d still cannot be stored: %s", node.ino, exc)
+
+    # ---- inside
+
+    def _waiting(self) -> list[Node]:
+        nodes = (n for n in self._nodes.values() if n.draft is not None and n.draft.dirty)
+        return [n for n in nodes if self._index.get(n.ino).nlink]
+
+    def _add(self, ino: Ino, flags: int, uid: int) -> Handle:
+        node = self._nodes.get(ino)
+        if node is None:
+            node = self._nodes[ino] = Node(ino)
+        handle = Handle(Fh(self._next_fh), node, flags, uid)
+        self._next_fh += 1
+        self._handles[handle.fh] = handle
+        node.handles += 1
+        node.writers += handle.writable
+        return handle
+
+    def _forget(self, handle: Handle) -> None:
+        del self._handles[handle.fh]
+        node = handle.node
+        node.handles -= 1
+        node.writers -= handle.writable
+        if node.handles == 0 and (node.draft is None or not node.draft.dirty):
+            self._nodes.pop(node.ino, None)
+
+    def _begin(self, node: Node) -> Draft:
+        draft = Draft.of(self._shop, self._index.get(node.ino))
+        node.draft = draft
+        return draft
+
+    async def _truncate(self, node: Node, size: int, uid: int) -> None:
+        inode = self._index.get(node.ino)
+        if not stat.S_ISREG(inode.mode):
+            raise InvalidRequest("not a regular file")
+        if uid:
+            self._clear_set_ids(node.ino)
+        now = self._clock()
+        if node.draft is None and size == inode.size and inode.internal_id is not None:
+            # Nothing to store; truncate(2) still sets the times.
+            self._index.set_attributes(node.ino, AttributeChanges(mtime_ns=now), now)
+            return
+        draft = node.draft or self._begin(node)
+        await draft.truncate(size)
+        draft.mtime_ns = draft.ctime_ns = now
+
+    def _clear_set_ids(self, ino: Ino) -> None:
+        """A write or truncation by an ordinary user takes set-user-id and set-group-id away:
+        the kernel leaves that to us (FUSE_HANDLE_KILLPRIV)."""
+        inode = self._index.get(ino)
+        mode = without_set_ids(inode.mode)
+        if mode != inode.mode:
+            self._index.set_attributes(
+                ino, AttributeChanges(mode=stat.S_IMODE(mode)), self._clock()
+            )
+
+    async def _read_draft(self, node: Node, draft: Draft, start: int, stop: int) -> bytes:
+        while draft.needs_rebase(start, stop):
+            async with node.lock:
+                if node.draft is draft and draft.needs_rebase(start, stop):
+                    await draft.rebase()
+            if node.draft is not draft:
+                break
+        if node.draft is not draft:  # stored meanwhile
+            if node.draft is not None:
+                return await self._read_draft(node, node.draft, start, stop)
+            inode = self._index.get(node.ino)
+            return await self._read_object(inode, start, stop)
+        return await draft.read(start, stop, self.cache)
+
+    async def _read_object(self, inode: Inode, start: int, stop: int) -> bytes:
+        stop = min(stop, inode.size)
+        ref = self._objects.ref(inode)
+        if start >= stop:
+            return b""
+        if ref is None:
+            return bytes(stop - start)
+        return await self._read_sparse(ref, inode, start, stop)
+
+    async def _read_sparse(self, ref: ObjectRef, inode: Inode, start: int, stop: int) -> bytes:
+        pieces = []
+        for begin, end, offset in extents.located(inode.extents, inode.size):
+            first, last = max(begin, start), min(end, stop)
+            if first >= last:
+                continue
+            if offset is None:
+                pieces.append(bytes(last - first))
+            else:
+                at = offset + first - begin
+                pieces.append(await self.cache.read(ref, at, at + last - first))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _check(self, handle: Handle, inode: Inode, offset: int, data: bytes) -> None:
+        """Verify the MD5 of a content that is read from its first byte to its last."""
+        checked = handle.checked
+        assert checked is not None
+        if inode.md5 is None or inode.size <= WHOLE or handle.node.writers:
+            # Small ones were verified when they arrived; ones being written change.
+            handle.checked = None
+            return
+        checked.feed(offset, data)
+        if not checked.alive:
+            handle.checked = None
+        elif checked.complete(inode.size):
+            handle.checked = None
+            digest = await self._objects.caller.disk(checked.update, checked.take())
+            if digest != inode.md5:
+                log.error("inode %d: content differs from its checksum", inode.ino)
+                raise CorruptObject("a file's content differs from its checksum")
+        elif checked.pending_size >= HASH_BATCH:
+            await self._objects.caller.disk(checked.update, checked.take())
+
+    async def _flush(self, node: Node) -> None:
+        """Store the node's draft and commit it. On failure the draft is kept, and made durable
+        in the state directory, before the error goes to the caller."""
+        async with node.lock:
+            draft = node.draft
+            if draft is None:
+                return
+            if not draft.dirty:
+                await self._settle(node, draft)
+                return
+            self.uploads += 1
+            try:
+                inode = self._index.get(node.ino)
+                if inode.nlink == 0:
+                    return  # nobody can open it again; the draft goes with the last handle
+                target = self._describe(self.current(inode), new_internal_id())
+                content, internal_id = await upload(draft, target, self._objects, self.cache)
+            except NotFound:
+                return  # unlinked and forgotten meanwhile; dropped() has seen to the draft
+            except CozyError as exc:
+                await self._keep(node, draft)
+                raise UploadFailed("the file could not be stored; it is kept and retried") from exc
+            finally:
+                self.uploads -= 1
+            now = self._clock()
+            try:
+                self._index.set_content(
+                    node.ino,
+                    content,
+                    mtime_ns=draft.mtime_ns,
+                    ctime_ns=draft.ctime_ns,
+                    now_ns=now,
+                )
+            except NotFound:
+                self._index.queue_deletion(inode.doc_id, internal_id, now)
+                return
+            if node.failures:
+                node.failures = 0
+                self._index.remove_draft(node.ino)
+            draft.stream = None
+            draft.dirty = False
+            await self._settle(node, draft)
+
+    async def _settle(self, node: Node, draft: Draft) -> None:
+        """The draft equals what the index says: go on from there."""
+        node.draft = None
+        if node.handles == 0:
+            self._nodes.pop(node.ino, None)
+        await draft.discard()
+
+    async def _keep(self, node: Node, draft: Draft) -> None:
+        """Make a draft that could not be stored outlive the process."""
+        node.failures += 1
+        self.upload_errors += 1
+        try:
+            await draft.spill()
+            if draft.stream is not None:
+                await draft.stream.all_done()
+                await draft.spill()
+            self._index.save_draft(node.ino, draft.record())
+        except (CozyError, OSError) as exc:
+            log.error("inode %d is kept in memory only: %s", node.ino, exc)
+
+    def _new_target(self, ino: int) -> Target:
+        return self._describe(self._index.get(Ino(ino)), new_internal_id())
+
+    def _superseded(self, ino: int, internal_id: str) -> None:
+        self._index.queue_deletion(self._index.get(Ino(ino)).doc_id, internal_id, self._clock())
+
+
+def without_set_ids(mode: int) -> int:
+    """*mode* as a change of content or owner leaves it: no set-user-id, and no set-group-id
+    unless the group may not execute (then the bit means mandatory locking)."""
+    mode &= ~stat.S_ISUID
+    if mode & stat.S_IXGRP:
+        mode &= ~stat.S_ISGID
+    return mode

@@ -1,0 +1,60 @@
+"""Inodes that somebody uses right now: open handles, the draft they share, the lock over it.
+
+A node exists while a handle is open or its draft is not yet in the store.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from cozyfs.vfs.readahead import ReadAhead, SequentialHash
+
+if TYPE_CHECKING:
+    from cozyfs.values import Fh, Ino
+    from cozyfs.vfs.draft import Draft
+
+
+class Node:
+    """One inode in use. ``draft`` is None while its content is that of the index."""
+
+    __slots__ = ("draft", "failures", "handles", "ino", "lock", "writers")
+
+    def __init__(self, ino: Ino) -> None:
+        self.ino = ino
+        self.handles = 0
+        self.writers = 0
+        self.draft: Draft | None = None
+        self.failures = 0
+        """Uploads of the draft that failed in a row; more than 0 means it is kept and retried."""
+        self.lock = trio.Lock()
+
+
+class Handle:
+    """One open file."""
+
+    __slots__ = (
+        "ahead",
+        "append",
+        "checked",
+        "fh",
+        "node",
+        "readable",
+        "uid",
+        "writable",
+        "wrote",
+    )
+
+    def __init__(self, fh: Fh, node: Node, flags: int, uid: int) -> None:
+        access = flags & os.O_ACCMODE
+        self.fh = fh
+        self.node = node
+        self.writable = access != os.O_RDONLY
+        self.uid = uid
+        """Who opened it: decides whether its writes clear set-id bits."""
+        self.ahead = ReadAhead()
+        self.checked: SequentialHash | None = SequentialHash()
+        """None once the content read through this handle was verified or cannot be."""
+        self.wrote = False

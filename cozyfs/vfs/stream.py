@@ -1,0 +1,190 @@
+"""A multipart upload that starts while the file is still being written.
+
+For sequential writes that outgrow the buffer: parts leave memory as soon as they are whole, in
+parallel. Part boundaries follow from the offset alone (`part_size_at`), so a part that failed
+can be sent again later under the same number.
+
+Concurrency: methods run on the event loop, under the node's lock but for the part tasks. A
+part task owns its slices; the table says SENT for their range, so nobody changes or reads them.
+When a part fails for good its slices are handed back through ``take_back``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from cozyfs.errors import CozyError, UploadFailed
+from cozyfs.store.multipart import part_size_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cozyfs.store.base import Body
+    from cozyfs.vfs.objects import Objects
+
+log = logging.getLogger(__name__)
+
+
+class Part(NamedTuple):
+    """One dispatched part: ``[start, stop)`` of the content, its bytes, and what undoes it."""
+
+    number: int
+    start: int
+    stop: int
+    body: Body
+    sent: Callable[[], None]  # called on the loop when the part is in the store
+    take_back: Callable[[], None]  # called on the loop when it will not get there
+
+
+class StreamUpload:
+    """One multipart upload under *internal_id*'s key."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        nursery: trio.Nursery,
+        internal_id: str,
+        key: str,
+        content_type: str,
+        metadata: dict[str, str],
+    ) -> None:
+        self.internal_id = internal_id
+        self.key = key
+        self._objects = objects
+        self._nursery = nursery
+        self._content_type = content_type
+        self._metadata = metadata
+        self.upload_id: str | None = None
+        self._creating = trio.Lock()
+        self.etags: dict[int, str] = {}
+        self.dispatched = 0
+        """Bytes from 0 on that were given to parts."""
+        self.next_number = 1
+        self.in_flight = 0
+        self.failed: CozyError | None = None
+        self._hash: hashlib._Hash | None = hashlib.md5()
+        self._hashed = trio.Event()
+        self._hashed.set()
+        self._changed = trio.Event()
+
+    @property
+    def next_size(self) -> int:
+        """Bytes of the part to dispatch next."""
+        return part_size_at(self.dispatched)
+
+    @property
+    def md5(self) -> bytes | None:
+        """Of everything dispatched, once all parts are in; None when a restart lost it."""
+        return self._hash.digest() if self._hash is not None else None
+
+    def resume(self, upload_id: str, etags: dict[int, str], dispatched: int, number: int) -> None:
+        """Continue what an earlier process began; its hash is gone."""
+        self.upload_id, self.etags = upload_id, etags
+        self.dispatched, self.next_number = dispatched, number
+        self._hash = None
+
+    def dispatch(self, part: Part) -> None:
+        """Send a part in the background. It takes the next number, or one that failed before."""
+        before: trio.Event | None = None
+        mine: trio.Event | None = None
+        if part.number == self.next_number:
+            self.dispatched = part.stop
+            self.next_number += 1
+            before, mine = self._hashed, trio.Event()
+            self._hashed = mine
+        self.in_flight += 1
+        self._nursery.start_soon(self._send, part, before, mine)
+
+    async def any_done(self) -> None:
+        """Wait until a part in flight has arrived or failed."""
+        await self._changed.wait()
+
+    async def all_done(self) -> None:
+        while self.in_flight:
+            await self._changed.wait()
+
+    async def complete(self) -> str:
+        """Turn the parts into the object; returns its ETag. All parts must have arrived."""
+        if self.upload_id is None:
+            raise UploadFailed("an upload has no parts")
+        return await self._objects.caller.store(
+            self._objects.store.complete_multipart,
+            self._objects.bucket,
+            self.key,
+            self.upload_id,
+            sorted(self.etags.items()),
+        )
+
+    async def abort(self) -> None:
+        """Leave nothing behind; best effort."""
+        await self.all_done()
+        if self.upload_id is not None:
+            try:
+                await self._objects.caller.store(
+                    self._objects.store.abort_multipart,
+                    self._objects.bucket,
+                    self.key,
+                    self.upload_id,
+                )
+            except CozyError as exc:
+                log.warning("an unfinished upload could not be aborted: %s", exc)
+
+    async def _send(self, part: Part, before: trio.Event | None, mine: trio.Event | None) -> None:
+        objects = self._objects
+        arrived = False
+        try:
+            if before is not None and mine is not None:
+                await before.wait()
+                # A call in a thread is not cut by cancellation, so the chain stays whole.
+                md5 = await objects.caller.disk(_hash_both, self._hash, part.body)
+                mine.set()
+            else:
+                md5 = await objects.caller.disk(_hash_both, None, part.body)
+            etag = await objects.caller.store(
+                objects.store.upload_part,
+                objects.bucket,
+                self.key,
+                await self._create(),
+                part.number,
+                part.body,
+                md5=md5,
+            )
+            self.etags[part.number] = etag
+            arrived = True
+        except CozyError as exc:
+            log.warning("a part of an upload failed: %s", exc)
+            self.failed = exc
+        finally:
+            if mine is not None and not mine.is_set():
+                self._hash = None  # later parts must not be hashed as if this one had been
+                mine.set()
+            self.in_flight -= 1
+            (part.sent if arrived else part.take_back)()
+            self._changed.set()
+            self._changed = trio.Event()
+
+    async def _create(self) -> str:
+        async with self._creating:
+            if self.upload_id is None:
+                self.upload_id = await self._objects.caller.store(
+                    self._objects.store.create_multipart,
+                    self._objects.bucket,
+                    self.key,
+                    content_type=self._content_type,
+                    metadata=self._metadata,
+                )
+            return self.upload_id
+
+
+def _hash_both(whole: hashlib._Hash | None, body: Body) -> bytes:
+    """The part's MD5, and the whole content's carried on; in a thread."""
+    own = hashlib.md5()
+    for chunk in body.chunks():
+        own.update(chunk)
+        if whole is not None:
+            whole.update(chunk)
+    return own.digest()

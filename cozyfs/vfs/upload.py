@@ -1,0 +1,288 @@
+"""Turning a draft into an object: which requests, in which order, and what the index will say.
+
+Four ways, the first that fits:
+
+1. a stream is running: send the rest, complete it;
+2. large clean ranges of a base object: a multipart upload whose clean parts are copied on the
+   server;
+3. large holes: the data extents back to back, and their list as a trailer;
+4. the whole as a single PUT, or as parts where it is larger than one PUT may be.
+
+Runs under the node's lock: the table does not change but by what happens here. Nothing of the
+index is touched. On any error the draft is as it was, and nothing that was made stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from cozyfs.errors import CozyError, NotSupported
+from cozyfs.store.base import MAX_PUT_SIZE
+from cozyfs.store.body import PiecesBody, md5_of
+from cozyfs.store.multipart import part_size_at
+from cozyfs.values import Content
+from cozyfs.vfs import extents, parts
+from cozyfs.vfs.pieces import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from cozyfs.store.base import Body
+    from cozyfs.vfs.cache import BlockCache
+    from cozyfs.vfs.draft import Draft, Target
+    from cozyfs.vfs.objects import Objects
+    from cozyfs.vfs.parts import Slice
+
+log = logging.getLogger(__name__)
+
+INLINE = 256 << 10
+"""Bytes up to which a body is joined and hashed at once: cheaper than going through pieces."""
+
+KEEP_IN_CACHE = 1 << 20
+"""Bytes up to which what was written is kept for readers; more is likely not to be read."""
+
+SENDS_AT_ONCE = 4
+
+
+async def upload(
+    draft: Draft, target: Target, objects: Objects, cache: BlockCache
+) -> tuple[Content, str]:
+    """Store the draft; returns what the index is to say and the object's internal id as used
+    (a running stream has its own). Raises StoreError, UploadFailed or NoSpace."""
+    if draft.stream is not None:
+        return await _finish_stream(draft)
+    slices = draft.table.slice(0, draft.size)
+    layout = extents.of_data(
+        (start, stop) for start, stop, segment in slices if segment.kind is not Kind.HOLE
+    )
+    sparse = extents.worth_it(layout, draft.size)
+    trailer = b""
+    if sparse:
+        slices = [s for e in layout for s in draft.table.slice(e.start, e.start + e.length)]
+        trailer = extents.encode(layout)
+    content = None
+    if objects.can_copy and draft.base is not None:
+        planned = parts.plan(slices)
+        if planned is not None:
+            content = await _copy_and_send(draft, target, objects, cache, planned, trailer)
+    if content is None:
+        content = await _send_all(draft, target, objects, cache, sparse, layout, trailer)
+    return content, target.internal_id
+
+
+async def _finish_stream(draft: Draft) -> tuple[Content, str]:
+    stream = draft.stream
+    assert stream is not None
+    size = draft.size
+    await draft.settle(size)
+    md5 = stream.md5
+    etag = await stream.complete()
+    return Content(stream.internal_id, size, size, md5, etag), stream.internal_id
+
+
+async def _send_all(
+    draft: Draft,
+    target: Target,
+    objects: Objects,
+    cache: BlockCache,
+    sparse: bool,
+    layout: list[extents.Extent],
+    trailer: bytes,
+) -> Content:
+    """Everything travels; clean bytes are fetched first."""
+    if draft.base is not None:
+        await draft.materialise(cache)
+    if sparse:
+        slices = [s for e in layout for s in draft.table.slice(e.start, e.start + e.length)]
+        body: Body = PiecesBody([draft.body(slices), trailer])
+        described = {**target.metadata, "cozyfs-size": str(draft.size)}
+        described["cozyfs-trailer"] = str(len(trailer))
+        target = target._replace(metadata=described)
+    else:
+        body = draft.body(draft.table.slice(0, draft.size))
+    if body.size > MAX_PUT_SIZE:
+        etag, md5 = await _send_parts(target, objects, body.size, draft, layout, trailer)
+    else:
+        payload: Body | bytes = body
+        if body.size <= INLINE:
+            payload = b"".join(body.chunks())
+            md5 = hashlib.md5(payload).digest()
+        else:
+            md5 = await objects.caller.disk(md5_of, body)
+        etag = await objects.caller.store(
+            objects.store.put,
+            objects.bucket,
+            target.key,
+            payload,
+            md5=md5,
+            content_type=target.content_type,
+            metadata=target.metadata,
+        )
+        if body.size <= KEEP_IN_CACHE:
+            whole = payload if isinstance(payload, bytes) else b"".join(body.chunks())
+            cache.put(target.key, whole)
+    return Content(
+        target.internal_id,
+        draft.size,
+        body.size,
+        None if sparse else md5,
+        etag,
+        trailer if sparse else None,
+    )
+
+
+async def _send_parts(
+    target: Target,
+    objects: Objects,
+    size: int,
+    draft: Draft,
+    layout: list[extents.Extent],
+    trailer: bytes,
+) -> tuple[str, bytes | None]:
+    """A body larger than one PUT may be: parts of it side by side."""
+    slices = draft.table.slice(0, draft.size)
+    if trailer:
+        slices = [s for e in layout for s in draft.table.slice(e.start, e.start + e.length)]
+    jobs: list[Callable[[str, int], Awaitable[str]]] = []
+    offset = 0
+    while offset < size:
+        length = min(part_size_at(offset), size - offset)
+        body = _window(draft, slices, trailer, offset, length)
+        jobs.append(_sender(objects, target.key, body))
+        offset += length
+    return await _multipart(target, objects, jobs), None
+
+
+async def _copy_and_send(
+    draft: Draft,
+    target: Target,
+    objects: Objects,
+    cache: BlockCache,
+    planned: list[parts.Copy | parts.Send],
+    trailer: bytes,
+) -> Content | None:
+    """Clean ranges by server-side copies; None when this server cannot."""
+    base = draft.base
+    assert base is not None
+    if trailer:
+        return None  # rare, and the trailer would need a part of its own
+    jobs: list[Callable[[str, int], Awaitable[str]]] = []
+    for part in planned:
+        if isinstance(part, parts.Copy):
+            jobs.append(_copier(objects, target.key, base.key, part))
+        else:
+            jobs.append(_fetcher(draft, objects, cache, target.key, part))
+    try:
+        etag = await _multipart(target, objects, jobs)
+    except NotSupported:
+        log.info("this server cannot copy ranges of objects: changed files are sent whole")
+        objects.can_copy = False
+        return None
+    return Content(target.internal_id, draft.size, draft.size, None, etag)
+
+
+def _sender(objects: Objects, key: str, body: Body) -> Callable[[str, int], Awaitable[str]]:
+    async def send(upload_id: str, number: int) -> str:
+        md5 = await objects.caller.disk(md5_of, body)
+        return await objects.caller.store(
+            objects.store.upload_part, objects.bucket, key, upload_id, number, body, md5=md5
+        )
+
+    return send
+
+
+def _copier(
+    objects: Objects, key: str, source: str, part: parts.Copy
+) -> Callable[[str, int], Awaitable[str]]:
+    async def copy(upload_id: str, number: int) -> str:
+        return await objects.caller.store(
+            objects.store.copy_part,
+            objects.bucket,
+            key,
+            upload_id,
+            number,
+            source,
+            part.start,
+            part.stop,
+        )
+
+    return copy
+
+
+def _fetcher(
+    draft: Draft, objects: Objects, cache: BlockCache, key: str, part: parts.Send
+) -> Callable[[str, int], Awaitable[str]]:
+    async def send(upload_id: str, number: int) -> str:
+        pieces: list[bytes | bytearray | memoryview | Body] = []
+        for start, stop, segment in part.slices:
+            if segment.kind is Kind.BASE:
+                assert draft.base is not None
+                offset = segment.offset + (start - segment.start)
+                pieces.append(await cache.read(draft.base, offset, offset + stop - start))
+            else:
+                pieces.append(draft.body([(start, stop, segment)]))
+        return await _sender(objects, key, PiecesBody(pieces))(upload_id, number)
+
+    return send
+
+
+async def _multipart(
+    target: Target, objects: Objects, jobs: list[Callable[[str, int], Awaitable[str]]]
+) -> str:
+    """Run *jobs* as the parts of one upload, a few at a time; abort it when one fails."""
+    store, caller, bucket = objects.store, objects.caller, objects.bucket
+    upload_id = await caller.store(
+        store.create_multipart,
+        bucket,
+        target.key,
+        content_type=target.content_type,
+        metadata=target.metadata,
+    )
+    etags: dict[int, str] = {}
+    failed: list[CozyError] = []
+    numbered = iter(enumerate(jobs, 1))
+
+    async def work() -> None:
+        for number, job in numbered:
+            if failed:
+                return
+            try:
+                etags[number] = await job(upload_id, number)
+            except CozyError as exc:
+                failed.append(exc)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(SENDS_AT_ONCE, len(jobs))):
+                nursery.start_soon(work)
+        if failed:
+            raise failed[0]
+        return await caller.store(
+            store.complete_multipart, bucket, target.key, upload_id, sorted(etags.items())
+        )
+    except BaseException:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+            try:
+                await caller.store(store.abort_multipart, bucket, target.key, upload_id)
+            except CozyError as exc:
+                log.warning("an unfinished upload could not be aborted: %s", exc)
+        raise
+
+
+def _window(draft: Draft, slices: list[Slice], trailer: bytes, offset: int, length: int) -> Body:
+    """``[offset, offset + length)`` of the slices laid end to end, then the trailer."""
+    wanted: list[Slice] = []
+    position = 0
+    for start, stop, segment in slices:
+        first = max(offset - position, 0)
+        last = min(offset + length - position, stop - start)
+        if first < last:
+            wanted.append((start + first, start + last, segment))
+        position += stop - start
+    first, last = max(offset - position, 0), min(offset + length - position, len(trailer))
+    tail = trailer[first:last] if first < last else b""
+    return PiecesBody([draft.body(wanted), tail])
