@@ -86,7 +86,7 @@ class Request:
     "--timeout",
     type=DURATION,
     metavar="SECONDS",
-    default=60.0,
+    default="60",
     show_default=True,
     help="How long a failing request to the store is tried again.",
 )

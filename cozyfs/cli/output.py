@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 _INDENT = 20
 
+# Fields in bytes whose names do not say so: those of a pool of memory.
+_BYTES = frozenset({"used", "limit"})
+
 
 def size(count: int) -> str:
     """Bytes in binary units: ``0 B``, ``1.5 MiB``."""
@@ -71,7 +74,7 @@ def _text(name: str, value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if name.endswith("_bytes"):
+    if name.endswith("_bytes") or name in _BYTES:
         return size(value)
     if name.endswith("_s") and isinstance(value, int | float):
         return duration(value)
