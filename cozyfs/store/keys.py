@@ -11,13 +11,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 import unicodedata
+from typing import TYPE_CHECKING
 
 from cozyfs.errors import StoreError, UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _INTERNAL_ID_LENGTH = 16
+_METADATA_NAME = re.compile(r"[a-z0-9-]+")
 _SPLIT_ID_LENGTH = 32
 _SPLIT_NAME_LENGTH = 51  # 32 + 3 slashes + 16
 _SLASHES = (22, 28, 34)
@@ -53,6 +59,15 @@ def check_key(key: str) -> str:
     if "." in key and not {".", ".."}.isdisjoint(key.split("/")):
         raise StoreError("an object key contains '.' or '..' as a path segment")
     return key
+
+
+def check_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    """*metadata* itself; StoreError for names that cannot be a part of an HTTP header's name, or
+    that would come back in lower case."""
+    for name in metadata:
+        if not _METADATA_NAME.fullmatch(name):
+            raise StoreError(f"'{name}' cannot be a metadata name")
+    return metadata
 
 
 def object_name(doc_id: str, internal_id: str) -> str:

@@ -45,6 +45,7 @@ from cozyfs.store.base import (
     PendingUpload,
 )
 from cozyfs.store.body import BytesBody
+from cozyfs.store.keys import check_metadata
 from cozyfs.store.local_files import (
     copy_range,
     locked,
@@ -195,7 +196,7 @@ class LocalStore:
         folder = self._folder(bucket)
         with self._temporary(folder) as (temporary, fd):
             etag = self._receive(fd, body, md5)
-            facts = _Facts(etag, content_type, dict(metadata or {}))
+            facts = _Facts(etag, content_type, check_metadata(metadata or {}))
             with self._commit(folder, path, temporary, fd, facts):
                 if if_absent and os.path.lexists(os.path.join(folder, path)):
                     raise PreconditionFailed("another object is in place")
@@ -291,7 +292,7 @@ class LocalStore:
         info = {
             "key": key,
             "content_type": content_type,
-            "metadata": dict(metadata or {}),
+            "metadata": dict(check_metadata(metadata or {})),
             "initiated": datetime.now(UTC).isoformat(),
         }
         folder = self._folder(bucket)

@@ -13,8 +13,8 @@ from email.header import decode_header, make_header
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from cozyfs.errors import StoreError
 from cozyfs.store.base import ObjectInfo
+from cozyfs.store.keys import check_metadata
 from cozyfs.store.s3_xml import unquoted
 
 if TYPE_CHECKING:
@@ -22,15 +22,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _PREFIX = "x-amz-meta-"
-_NAME = re.compile(r"[a-z0-9-]+")
 _PLAIN = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 def to_headers(metadata: Mapping[str, str]) -> dict[str, str]:
     """Names in lower case, of letters, digits and ``-``; StoreError for others."""
-    for name in metadata:
-        if not _NAME.fullmatch(name):
-            raise StoreError(f"'{name}' cannot be a metadata name")
+    metadata = check_metadata(metadata)
     return {_PREFIX + name: _encoded(value) for name, value in metadata.items()}
 
 
