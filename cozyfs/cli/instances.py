@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,10 @@ from cozyfs.cli.parameters import (
 from cozyfs.errors import InstanceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from cozyfs.config import StoreSettings
+    from cozyfs.store import Settings, Store
     from cozyfs.values import Instance
 
 
@@ -63,13 +65,12 @@ def add(
       cozyfs instances add bob.example.com --org acme --disk-quota 3GB
     """
     from cozyfs import instances
-    from cozyfs.config import open_store
 
     settings = _settings(fs_url, config, log_level)
-    with open_store(settings) as store:
+    with _opened(settings) as store:
         instance = instances.create(
             store,
-            settings.bucket_prefix,
+            settings.url.bucket_prefix,
             domain,
             org=org or "",
             db_prefix=db_prefix,
@@ -92,12 +93,11 @@ def ls(fs_url: str | None, config: Path | None, as_json: bool, log_level: str) -
       cozyfs instances ls --json | jq -r '.[].domain'
     """
     from cozyfs import instances
-    from cozyfs.config import open_store
 
     settings = _settings(fs_url, config, log_level)
-    with open_store(settings) as store:
+    with _opened(settings) as store:
         found = sorted(
-            instances.list_instances(store, settings.bucket_prefix),
+            instances.list_instances(store, settings.url.bucket_prefix),
             key=lambda instance: (instance.domain, instance.org),
         )
     if as_json:
@@ -156,7 +156,6 @@ def destroy(
       cozyfs instances destroy alice.example.com
     """
     from cozyfs import instances
-    from cozyfs.config import open_store
     from cozyfs.config import state_dir as default_state_dir
     from cozyfs.state import InstanceState
 
@@ -167,7 +166,7 @@ def destroy(
     try:
         if not yes and not click.confirm(f"Delete {domain} with all its files, for good?"):
             raise InstanceError(f"{domain} was not deleted")
-        with open_store(settings) as store:
+        with _opened(settings) as store:
             count = instances.destroy(store, instance)
             if state.belongs_to(store.description):
                 state.remove()
@@ -176,21 +175,30 @@ def destroy(
     click.echo(f"deleted {domain}: {count} object{'' if count == 1 else 's'}")
 
 
-def _settings(fs_url: str | None, config_file: Path | None, log_level: str) -> StoreSettings:
+def _settings(fs_url: str | None, config_file: Path | None, log_level: str) -> Settings:
     from cozyfs import config, logs
 
+    settings = config.load_settings(fs_url, config_file)
     logs.set_up(log_level)
-    return config.store_settings(fs_url, config_file)
+    logs.hide(settings.url.access_key, settings.url.secret_key)
+    return settings
 
 
-def _find(
-    settings: StoreSettings, domain: str, org: str | None, db_prefix: str | None
-) -> Instance:
+@contextlib.contextmanager
+def _opened(settings: Settings) -> Iterator[Store]:
+    from cozyfs.store import open_store
+
+    with contextlib.closing(open_store(settings, parallel=4)) as store:
+        yield store
+
+
+def _find(settings: Settings, domain: str, org: str | None, db_prefix: str | None) -> Instance:
     from cozyfs import instances
-    from cozyfs.config import open_store
 
-    with open_store(settings) as store:
-        return instances.find(store, settings.bucket_prefix, domain, org=org, db_prefix=db_prefix)
+    with _opened(settings) as store:
+        return instances.find(
+            store, settings.url.bucket_prefix, domain, org=org, db_prefix=db_prefix
+        )
 
 
 def _row(instance: Instance) -> tuple[str, ...]:

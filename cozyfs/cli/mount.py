@@ -7,6 +7,7 @@ the process that becomes the mount (see :mod:`cozyfs.cli.background`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cozyfs.config import StoreSettings
+    from cozyfs.store import Settings
 
 MIN_WRITE_BUFFER = 16 << 20
 """Bytes: room for three parts of an upload."""
@@ -46,7 +47,7 @@ class Request:
 
     domain: str
     mountpoint: Path
-    settings: StoreSettings
+    settings: Settings
     state_dir: Path
     org: str | None
     db_prefix: str | None
@@ -152,8 +153,8 @@ def parse_request(
     return Request(
         domain=domain,
         mountpoint=resolve_mountpoint(mountpoint),
-        settings=config.store_settings(values["fs_url"], values["config"]),
-        state_dir=config.state_dir(values["state_dir"]).absolute(),
+        settings=config.load_settings(values["fs_url"], values["config"]),
+        state_dir=config.state_dir(values["state_dir"]),
         org=values["org"],
         db_prefix=values["db_prefix"],
         create=values["create"] or options.create,
@@ -222,13 +223,14 @@ def check_mountpoint(path: Path, state_dir: Path) -> None:
 def run_request(request: Request, ready: Callable[[], None]) -> None:
     """Find the instance, take its state, mount until unmounted. Raises CozyError."""
     from cozyfs import instances, logs
-    from cozyfs.config import open_store
     from cozyfs.mount import MountOptions, run_mount
     from cozyfs.state import InstanceState
+    from cozyfs.store import open_store
 
     os.umask(0o077)  # what is kept on this machine is the user's alone
     logs.set_up(request.log_level, request.log_file)
-    with open_store(request.settings) as store:
+    logs.hide(request.settings.url.access_key, request.settings.url.secret_key)
+    with contextlib.closing(open_store(request.settings, parallel=1)) as store:
         store.check()
         description = store.description
         instance = instances.find_or_create(
@@ -248,7 +250,7 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
             MountOptions(
                 mountpoint=request.mountpoint,
                 instance=instance,
-                store=lambda: open_store(request.settings),
+                store=lambda: open_store(request.settings, parallel=request.parallel),
                 store_description=description,
                 state=state,
                 read_only=request.read_only,
