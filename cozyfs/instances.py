@@ -12,6 +12,7 @@ import json
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cozyfs.errors import (
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cozyfs.store.base import Store
+    from cozyfs.store.url import Settings
 
 RECORD_NAME = ".cozyfs/instance.json"
 RECORD_FORMAT = 1
+_DELETE_BATCH = 1000
 _FORBIDDEN = frozenset(" /,;&?#@|='\"\t\r\n\0")
 
 
@@ -138,7 +141,37 @@ def find(
     One request where the prefix is the default one and *org* is right (or not given, and the
     instance has none); else all records are read, of all organisations unless *org* is given.
     """
-    domain = normalise_domain(domain)
+    instance = _find(store, bucket_prefix, normalise_domain(domain), org, db_prefix)
+    if instance is None:
+        raise InstanceError(f"there is no instance {normalise_domain(domain)} in this storage")
+    return instance
+
+
+def find_or_create(
+    store: Store,
+    settings: Settings,
+    domain: str,
+    *,
+    org: str | None = None,
+    db_prefix: str | None = None,
+    create: bool = False,
+) -> Instance:
+    """As :func:`find`; with *create* an instance that is missing is made, without a quota."""
+    bucket_prefix = settings.url.bucket_prefix
+    if create:
+        instance = _find(store, bucket_prefix, normalise_domain(domain), org, db_prefix)
+        if instance is not None:
+            return instance
+        return _create(store, bucket_prefix, domain, org=org or "", db_prefix=db_prefix)
+    return find(store, bucket_prefix, domain, org=org, db_prefix=db_prefix)
+
+
+_create = create  # where a parameter has its name
+
+
+def _find(
+    store: Store, bucket_prefix: str, domain: str, org: str | None, db_prefix: str | None
+) -> Instance | None:
     bucket = org_bucket(bucket_prefix, org or "")
     likely = _read(store, bucket_prefix, bucket, db_prefix or default_db_prefix(domain))
     if likely is not None and likely.domain == domain:
@@ -153,11 +186,9 @@ def find(
         for instance in _in_bucket(store, bucket_prefix, name)
         if instance.domain == domain and db_prefix in (None, instance.db_prefix)
     ]
-    if not found:
-        raise InstanceError(f"there is no instance {domain} in this storage")
     if len(found) > 1:
         raise InstanceError(f"there are {len(found)} instances {domain}; name the db_prefix too")
-    return found[0]
+    return found[0] if found else None
 
 
 def list_instances(store: Store, bucket_prefix: str) -> Iterator[Instance]:
@@ -228,14 +259,19 @@ def _parse(body: bytes, db_prefix: str) -> Instance:
         ) from exc
 
 
-def destroy(store: Store, instance: Instance) -> None:
+def destroy(store: Store, instance: Instance) -> int:
     """Deletes all objects and unfinished uploads of *instance*, its record last, so that an
-    interrupted call can be repeated. The bucket stays, other instances may be in it."""
+    interrupted call can be repeated; returns how many objects. The bucket stays: other instances
+    may be in it."""
     prefix = f"{check_db_prefix(instance.db_prefix)}/"
     record = record_key(instance.db_prefix)
-    # In two steps: not every server keeps its place in a listing that shrinks meanwhile.
     for upload in list(store.list_multipart(instance.bucket, prefix)):
         store.abort_multipart(instance.bucket, upload.key, upload.upload_id)
+    count = 0
     objects = store.list(instance.bucket, prefix)
-    store.delete_many(instance.bucket, (info.key for info in objects if info.key != record))
+    while batch := list(islice(objects, _DELETE_BATCH)):
+        keys = [info.key for info in batch if info.key != record]
+        store.delete_many(instance.bucket, keys)
+        count += len(keys)
     store.delete(instance.bucket, record)
+    return count + 1
