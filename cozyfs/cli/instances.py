@@ -167,12 +167,12 @@ def destroy(
         if not yes and not click.confirm(f"Delete {domain} with all its files, for good?"):
             raise InstanceError(f"{domain} was not deleted")
         with _opened(settings) as store:
-            count = instances.destroy(store, instance)
+            instances.destroy(store, instance)
             if state.belongs_to(store.description):
                 state.remove()
     finally:
         state.unlock()
-    click.echo(f"deleted {domain}: {count} object{'' if count == 1 else 's'}")
+    click.echo(f"deleted {domain}")
 
 
 def _settings(fs_url: str | None, config_file: Path | None, log_level: str) -> Settings:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cozyfs.store import Settings
+    from cozyfs.store import Settings, Store
+    from cozyfs.values import Instance
 
 MIN_WRITE_BUFFER = 16 << 20
 """Bytes: room for three parts of an upload."""
@@ -220,9 +221,32 @@ def check_mountpoint(path: Path, state_dir: Path) -> None:
         raise CozyError(f"the mount point {path} is not writable for you")
 
 
+def find_instance(store: Store, request: Request) -> Instance:
+    """The instance asked for; made now where it is missing and that was asked for as well.
+    Raises InstanceError."""
+    from cozyfs import instances
+
+    bucket_prefix = request.settings.url.bucket_prefix
+    try:
+        return instances.find(
+            store, bucket_prefix, request.domain, org=request.org, db_prefix=request.db_prefix
+        )
+    except InstanceError:
+        if not request.create:
+            raise
+    # Where it is there but cannot be used, this refuses it for the same reason.
+    return instances.create(
+        store,
+        bucket_prefix,
+        request.domain,
+        org=request.org or "",
+        db_prefix=request.db_prefix,
+    )
+
+
 def run_request(request: Request, ready: Callable[[], None]) -> None:
     """Find the instance, take its state, mount until unmounted. Raises CozyError."""
-    from cozyfs import instances, logs
+    from cozyfs import logs
     from cozyfs.mount import MountOptions, run_mount
     from cozyfs.state import InstanceState
     from cozyfs.store import open_store
@@ -233,14 +257,7 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
     with contextlib.closing(open_store(request.settings, parallel=1)) as store:
         store.check()
         description = store.description
-        instance = instances.find_or_create(
-            store,
-            request.settings,
-            request.domain,
-            org=request.org,
-            db_prefix=request.db_prefix,
-            create=request.create,
-        )
+        instance = find_instance(store, request)
     state = InstanceState.open(request.state_dir, instance.bucket, instance.db_prefix)
     state.lock(request.mountpoint, instance=instance.domain, store=description)
     try:

@@ -17,6 +17,12 @@ from cozyfs.logs import LEVELS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    SizeParam = click.ParamType[int]
+    DurationParam = click.ParamType[float]
+    PathParam = click.ParamType[Path]
+else:  # not subscriptable in older releases of click
+    SizeParam = DurationParam = PathParam = click.ParamType
+
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
 _DECIMAL = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15}
@@ -25,7 +31,7 @@ _UNITS = {"": 1, "B": 1} | _DECIMAL | _BINARY | {letter + "IB": n for letter, n 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-class SizeType(click.ParamType):
+class SizeType(SizeParam):
     """Bytes: ``3GB`` is decimal, as on a disk's label; ``64M`` and ``64MiB`` are binary, as
     everywhere in memory."""
 
@@ -41,7 +47,7 @@ class SizeType(click.ParamType):
         return int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
 
 
-class DurationType(click.ParamType):
+class DurationType(DurationParam):
     """Seconds: ``90``, ``90s``, ``15m``, ``1h30m``, ``1d``, ``2w``."""
 
     name = "duration"
@@ -62,7 +68,7 @@ class DurationType(click.ParamType):
         return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
-class MountpointType(click.ParamType):
+class MountpointType(PathParam):
     """A folder that nobody looks at: ``click.Path`` asks stat(2), which never returns for a
     mount that hangs."""
 
@@ -120,11 +126,19 @@ def store_options(command: Command) -> Command:
     )(command)
 
 
+def _not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """An empty prefix, of a variable that was not set, must not come to mean the default."""
+    if value == "":
+        raise click.BadParameter("it is empty", ctx, param)
+    return value
+
+
 def instance_options(command: Command) -> Command:
     """``--org`` and ``--db-prefix``: where in the store."""
     command = click.option(
         "--db-prefix",
         metavar="PREFIX",
+        callback=_not_empty,
         help="First part of the instance's object keys. [default: derived from the domain]",
     )(command)
     return click.option(
