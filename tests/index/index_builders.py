@@ -68,7 +68,9 @@ def names(index, parent):
 
 def dump(connection, tables=JOURNALED_TABLES):
     """Every row of *tables*."""
-    return {table: sorted(connection.execute(f"SELECT * FROM {table}"), key=repr) for table in tables}
+    return {
+        table: sorted(connection.execute(f"SELECT * FROM {table}"), key=repr) for table in tables
+    }
 
 
 def all_pages(index, parent, limit=3):
