@@ -190,13 +190,18 @@ def _settings_behind_o(ctx: click.Context, options: fstab.FstabOptions) -> dict[
 def check_machine() -> None:
     """Raises CozyError when this machine or this user cannot mount at all."""
     try:
-        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+        open_fuse()
     except FileNotFoundError as exc:
         raise CozyError("/dev/fuse is missing: load the kernel module (modprobe fuse)") from exc
     except OSError as exc:
         raise CozyError(f"/dev/fuse cannot be opened: {exc.strerror}") from exc
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
         raise CozyError("fusermount3 is missing: install fuse3")
+
+
+def open_fuse() -> None:
+    """Raises OSError when this user cannot use FUSE."""
+    os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
 
 
 def check_mountpoint(path: Path, state_dir: Path) -> None:
