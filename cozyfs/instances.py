@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cozyfs.store.base import Store
-    from cozyfs.store.url import Settings
 
 RECORD_NAME = ".cozyfs/instance.json"
 RECORD_FORMAT = 1
@@ -145,28 +144,6 @@ def find(
     if instance is None:
         raise InstanceError(f"there is no instance {normalise_domain(domain)} in this storage")
     return instance
-
-
-def find_or_create(
-    store: Store,
-    settings: Settings,
-    domain: str,
-    *,
-    org: str | None = None,
-    db_prefix: str | None = None,
-    create: bool = False,
-) -> Instance:
-    """As :func:`find`; with *create* an instance that is missing is made, without a quota."""
-    bucket_prefix = settings.url.bucket_prefix
-    if create:
-        instance = _find(store, bucket_prefix, normalise_domain(domain), org, db_prefix)
-        if instance is not None:
-            return instance
-        return _create(store, bucket_prefix, domain, org=org or "", db_prefix=db_prefix)
-    return find(store, bucket_prefix, domain, org=org, db_prefix=db_prefix)
-
-
-_create = create  # where a parameter has its name
 
 
 def _find(

@@ -177,8 +177,10 @@ class S3Store:
             "prefix": prefix,
             "delimiter": delimiter,
         }
-        if start_after:
+        if start_after.startswith(prefix):
             query["start-after"] = start_after
+        elif start_after > prefix:
+            return  # all that is asked for comes before; MinIO's code would answer 501
         while True:
             try:
                 page = s3_xml.listing(self._client.call("GET", bucket, query=query).data)
