@@ -191,14 +191,16 @@ def from_transport(error: Exception, host: str) -> StoreError:
         mapped: StoreError = StoreError(
             f"the certificate of S3 server {host} is not trusted: {root.verify_message}"
         )
+    elif isinstance(root, socket.gaierror) or isinstance(error, http.NameResolutionError):
+        mapped = StoreUnavailable(f"cannot reach S3 server {host}: its name is not known")
+    elif isinstance(root, ConnectionRefusedError):
+        mapped = StoreUnavailable(f"cannot reach S3 server {host}: connection refused")
+    elif isinstance(error, http.NewConnectionError):
+        mapped = StoreUnavailable(f"cannot reach S3 server {host}: no route to it")
     elif isinstance(error, http.ConnectTimeoutError):
         mapped = StoreUnavailable(f"cannot reach S3 server {host}: no answer in time")
     elif isinstance(error, http.ReadTimeoutError) or isinstance(root, TimeoutError):
         mapped = StoreUnavailable(f"S3 server {host} did not answer in time")
-    elif isinstance(error, http.NameResolutionError) or isinstance(root, socket.gaierror):
-        mapped = StoreUnavailable(f"cannot reach S3 server {host}: its name is not known")
-    elif isinstance(root, ConnectionRefusedError):
-        mapped = StoreUnavailable(f"cannot reach S3 server {host}: connection refused")
     elif isinstance(root, ssl.SSLError):
         mapped = StoreUnavailable(f"no TLS connection to S3 server {host}; is use_ssl right?")
     else:

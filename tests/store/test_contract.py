@@ -323,22 +323,19 @@ def test_if_match_replaces_only_the_object_it_names(under):
 
 
 def test_if_match_on_a_missing_object_fails(under):
-    if "conditions" in under.lacks:
-        pytest.skip("this server has no conditional writes; see the two tests above")
-    with pytest.raises(PreconditionFailed):
+    refusal = NotSupported if "conditions" in under.lacks else PreconditionFailed
+    with pytest.raises(refusal):
         under.store.put(under.bucket, "lease", b"x", if_match="0" * 32)
 
 
 def test_of_many_creators_at_once_one_wins(under):
-    if "conditions" in under.lacks:
-        pytest.skip("this server has no conditional writes; see the tests above")
     outcomes = []
 
     def create(number):
         try:
             under.store.put(under.bucket, "lease", b"%d" % number, if_absent=True)
             outcomes.append(number)
-        except PreconditionFailed:
+        except (PreconditionFailed, NotSupported):
             pass
 
     threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
@@ -347,8 +344,11 @@ def test_of_many_creators_at_once_one_wins(under):
     for thread in threads:
         thread.join()
 
-    assert len(outcomes) == 1
-    assert under.store.get(under.bucket, "lease") == b"%d" % outcomes[0]
+    if "conditions" in under.lacks:
+        assert outcomes == []
+    else:
+        [winner] = outcomes
+        assert under.store.get(under.bucket, "lease") == b"%d" % winner
 
 
 def test_nothing_is_left_of_finding_out_about_conditions(under):
@@ -589,12 +589,10 @@ def test_prefixes_are_the_next_segments_only(under):
 
 
 def test_more_than_a_page_of_objects_is_listed_and_deleted(under):
-    if under.lacks & {"key_order"}:
-        pytest.skip("the gateways are slow at small objects; their listings are tested above")
-    count = 1003
+    count = 30 if "key_order" in under.lacks else 1003  # the gateways are slow at small objects
     for number in range(count):
         under.store.put(under.bucket, f"many/{number:04}", b"")
 
-    assert keys(under, "many/") == [f"many/{number:04}" for number in range(count)]
-    assert under.store.delete_prefix(under.bucket, "many/") == count
+    assert sorted(keys(under, "many/")) == [f"many/{number:04}" for number in range(count)]
+    assert under.store.delete_prefix(under.bucket, "many/") >= count
     assert keys(under) == []

@@ -1,0 +1,305 @@
+"""Instances: records in buckets that several instances, and several cozyfs, share."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+
+import pytest
+
+from cozyfs import instances
+from cozyfs.config import parse_fs_url
+from cozyfs.errors import InstanceError, NotSupported, ObjectNotFound, UsageError
+from cozyfs.store import open_store
+
+PREFIX = "test"
+ALICE = "alice.example.com"
+ALICE_DB = "cozy0d88385e5e731af27c0f1c0a312135b9"
+
+
+@pytest.fixture
+def store(local_store):
+    return local_store
+
+
+def put(store, instance, *names):
+    for name in names:
+        store.put(instance.bucket, f"{instance.db_prefix}/{name}", b"x")
+
+
+def domains(store, prefix=PREFIX):
+    return [instance.domain for instance in instances.list_instances(store, prefix)]
+
+
+# ---- domains
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("alice.example.com", "alice.example.com"),
+        ("  Alice.Example.COM\t", "alice.example.com"),
+        ("xn--caf-dma.example.com", "café.example.com"),
+        ("XN--caf-dma.example.com", "café.example.com"),
+        ("café.example.com", "café.example.com"),
+        ("cozy.localhost:8080", "cozy.localhost:8080"),
+    ],
+)
+def test_a_domain_is_kept_in_its_unicode_form(given, kept):
+    assert instances.normalise_domain(given) == kept
+
+
+@pytest.mark.parametrize(
+    "domain",
+    ["", "  ", ".example.com", *[f"a{char}b.example.com" for char in " /,;&?#@|='\"\t\r\n\0"]],
+)
+def test_a_domain_that_the_cozy_server_forbids_is_refused(domain):
+    with pytest.raises(UsageError):
+        instances.normalise_domain(domain)
+
+
+# ---- creating and finding
+
+
+def test_a_new_instance_has_the_cozy_servers_bucket_and_prefix(store):
+    made = instances.create(store, PREFIX, "Alice.example.com", quota=5 * 10**9, context="beta")
+
+    assert (made.domain, made.org, made.bucket) == (ALICE, "", "test-default")
+    assert (made.db_prefix, made.quota, made.context) == (ALICE_DB, 5 * 10**9, "beta")
+    record = json.loads(store.get("test-default", f"{ALICE_DB}/.cozyfs/instance.json"))
+    assert record["domain"] == ALICE
+    assert record["bucket"] == "test-default"
+
+
+def test_an_instance_is_found_as_it_was_created(store):
+    made = instances.create(store, PREFIX, ALICE, org="My_Org", db_prefix="own", quota=7)
+
+    assert made.bucket == "test-my-org"
+    assert instances.find(store, PREFIX, "ALICE.example.com ") == made
+    assert instances.find(store, PREFIX, ALICE, org="My_Org", db_prefix="own") == made
+    assert list(instances.list_instances(store, PREFIX)) == [made]
+
+
+class Counting:
+    """A store whose calls are counted."""
+
+    def __init__(self, store):
+        self._store = store
+        self.calls = []
+
+    def __getattr__(self, name):
+        self.calls.append(name)
+        return getattr(self._store, name)
+
+
+def test_finding_an_ordinary_instance_takes_one_request(store):
+    instances.create(store, PREFIX, ALICE)
+    counting = Counting(store)
+
+    instances.find(counting, PREFIX, ALICE)
+
+    assert counting.calls == ["get"]
+
+
+@pytest.mark.parametrize("wanted", [{"org": "other"}, {"db_prefix": "other"}])
+def test_an_instance_elsewhere_is_not_the_one_asked_for(store, wanted):
+    instances.create(store, PREFIX, ALICE)
+
+    with pytest.raises(InstanceError, match="there is no instance"):
+        instances.find(store, PREFIX, ALICE, **wanted)
+
+
+def test_an_unknown_domain_is_an_error(store):
+    with pytest.raises(InstanceError, match=r"there is no instance bob\.example\.com"):
+        instances.find(store, PREFIX, "bob.example.com")
+
+
+@pytest.mark.parametrize("again", [{}, {"org": "other"}, {"db_prefix": "other"}])
+def test_a_domain_cannot_be_created_twice_wherever(store, again):
+    instances.create(store, PREFIX, ALICE, db_prefix="first")
+
+    with pytest.raises(InstanceError, match="exists already"):
+        instances.create(store, PREFIX, ALICE, **again)
+
+    assert domains(store) == [ALICE]
+
+
+@pytest.mark.parametrize("org", ["", "other"])
+def test_a_prefix_belongs_to_one_instance(store, org):
+    instances.create(store, PREFIX, ALICE, db_prefix="shared")
+
+    with pytest.raises(InstanceError, match="in use by the instance"):
+        instances.create(store, PREFIX, "bob.example.com", org=org, db_prefix="shared")
+
+
+def test_a_prefix_that_holds_foreign_objects_is_not_taken_over(store):
+    store.ensure_bucket("test-default")
+    store.put("test-default", f"{ALICE_DB}/some-file/some-content", b"x")
+
+    with pytest.raises(InstanceError, match="objects under the prefix"):
+        instances.create(store, PREFIX, ALICE)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"org": "assets"}, {"org": "!!!"}, {"db_prefix": "a/b"}, {"quota": -1}]
+)
+def test_bad_input_creates_nothing(store, wrong):
+    with pytest.raises(UsageError):
+        instances.create(store, PREFIX, ALICE, **wrong)
+
+    assert store.list_buckets() == []
+
+
+@pytest.mark.parametrize("prefixes", [["same"] * 4, ["a", "b", "c", "d"]])
+def test_of_creators_at_once_at_most_one_succeeds(store, prefixes):
+    outcomes = []
+
+    def create(db_prefix):
+        with contextlib.suppress(InstanceError):
+            outcomes.append(instances.create(store, PREFIX, ALICE, db_prefix=db_prefix))
+
+    threads = [threading.Thread(target=create, args=(prefix,)) for prefix in prefixes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(outcomes) <= 1
+    assert list(instances.list_instances(store, PREFIX)) == outcomes
+
+
+def test_an_instance_can_be_created_where_conditional_writes_are_ignored(store):
+    class Unconditional:
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+        def put(self, *args, if_absent=False, **kwargs):
+            if if_absent:
+                raise NotSupported("not honoured")
+            return store.put(*args, **kwargs)
+
+    made = instances.create(Unconditional(), PREFIX, ALICE)
+
+    assert instances.find(store, PREFIX, ALICE) == made
+
+
+# ---- listing
+
+
+def test_instances_of_all_organisations_are_listed(store):
+    for domain, org in [("a.example", ""), ("b.example", "one"), ("c.example", "two")]:
+        instances.create(store, PREFIX, domain, org=org)
+
+    assert sorted(domains(store)) == ["a.example", "b.example", "c.example"]
+
+
+def test_buckets_of_a_prefix_that_begins_alike_are_not_ours(store):
+    instances.create(store, "test", "a.example")
+    instances.create(store, "test-two", "b.example")
+    instances.create(store, "test-two", "c.example", org="org")
+
+    assert domains(store, "test") == ["a.example"]
+    assert sorted(domains(store, "test-two")) == ["b.example", "c.example"]
+
+
+def test_side_buckets_hold_no_instances(store):
+    made = instances.create(store, PREFIX, ALICE)
+    store.ensure_bucket("test-assets")
+    record = store.get(made.bucket, instances.record_key(made.db_prefix))
+    store.put("test-assets", instances.record_key(made.db_prefix), record)
+
+    assert domains(store) == [ALICE]
+
+
+def test_a_record_copied_to_another_bucket_is_no_instance(store):
+    made = instances.create(store, PREFIX, ALICE)
+    store.ensure_bucket("test-other")
+    key = instances.record_key(made.db_prefix)
+    store.put("test-other", key, store.get(made.bucket, key))
+
+    assert [found.bucket for found in instances.list_instances(store, PREFIX)] == ["test-default"]
+
+
+def test_a_damaged_record_is_told(store):
+    made = instances.create(store, PREFIX, ALICE)
+    store.put(made.bucket, instances.record_key(made.db_prefix), b"{}")
+
+    with pytest.raises(InstanceError, match="damaged"):
+        instances.find(store, PREFIX, ALICE)
+
+
+# ---- destroying
+
+
+def test_destroying_leaves_nothing_of_the_instance_and_all_of_the_others(store):
+    alice = instances.create(store, PREFIX, ALICE, db_prefix="cozy1")
+    bob = instances.create(store, PREFIX, "bob.example.com", db_prefix="cozy12")
+    put(store, alice, "id/content", ".cozyfs/journal/1", "thumbs/x-small", "avatar")
+    put(store, bob, "id/content", ".cozyfs/journal/1")
+    before = [info.key for info in store.list(bob.bucket, "cozy12/")]
+
+    count = instances.destroy(store, alice)
+
+    assert count == 5
+    assert [info.key for info in store.list(alice.bucket)] == before
+    assert domains(store) == ["bob.example.com"]
+
+
+def test_destroying_aborts_unfinished_uploads_of_this_instance_only(store):
+    alice = instances.create(store, PREFIX, ALICE, db_prefix="cozy1")
+    store.create_multipart(alice.bucket, "cozy1/id/content", content_type="a/b")
+    store.create_multipart(alice.bucket, "cozy12/id/content", content_type="a/b")
+
+    instances.destroy(store, alice)
+
+    left = [upload.key for upload in store.list_multipart(alice.bucket, "")]
+    assert left == ["cozy12/id/content"]
+
+
+def test_an_interrupted_destroy_can_be_repeated(store):
+    alice = instances.create(store, PREFIX, ALICE)
+    put(store, alice, "a", "b")
+
+    class Interrupted:
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+        def delete_many(self, bucket, keys):
+            store.delete(bucket, next(iter(keys)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        instances.destroy(Interrupted(), alice)
+    assert instances.find(store, PREFIX, ALICE) == alice
+
+    instances.destroy(store, alice)
+    with pytest.raises(InstanceError):
+        instances.find(store, PREFIX, ALICE)
+    assert list(store.list(alice.bucket)) == []
+
+
+def test_a_destroyed_instance_can_be_created_again(store):
+    instances.destroy(store, instances.create(store, PREFIX, ALICE))
+
+    instances.create(store, PREFIX, ALICE)
+
+    assert domains(store) == [ALICE]
+
+
+# ---- on S3
+
+
+def test_an_instance_lives_and_dies_on_s3(s3_url):
+    url = parse_fs_url(s3_url)
+    store = open_store(url)
+    made = instances.create(store, url.bucket_prefix, ALICE, org="acme")
+    put(store, made, "id/content")
+
+    assert instances.find(store, url.bucket_prefix, ALICE) == made
+    with pytest.raises(InstanceError):
+        instances.create(store, url.bucket_prefix, ALICE)
+    instances.destroy(store, made)
+    with pytest.raises(ObjectNotFound):
+        store.head(made.bucket, instances.record_key(made.db_prefix))
+    store.close()
