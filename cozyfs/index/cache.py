@@ -5,7 +5,12 @@ same moment, inside a transaction as well as outside. `cozyfs.index.rows` keeps 
 to SQLite first and here second, and an undone transaction clears everything. So nothing here
 has a time to live. Both parts are bounded, counted in entries, least recently used goes first.
 
-MEASURED
+Measured on two busy cores, 40,000 files in 80 directories, without and with the cache: get 10 and
+1 us, lookup in a listed directory 12 and 3, of a missing name 26 and 11, a page of 500 children
+1,600 and 250 the second time, make 100 and 90. The price: a first lookup 13 and 17, a first page
+1,700 and 1,900, twice that while Python's cyclic garbage collector walks what is remembered (a
+process with a large cache does well to raise `gc.set_threshold`). A cache of single names besides
+would gain little: the kernel has its own.
 """
 
 from __future__ import annotations

@@ -94,6 +94,15 @@ class TestChildren:
         assert [name for name, _ in index.children(directory, b"b", 2)] == [b"e", b"f"]
         assert names(index, directory) == [b"a", b"b", b"e", b"f", b"h"]
 
+    def test_a_new_name_behind_the_end_of_a_half_read_listing_hides_none_before_it(self, index):
+        directory = make_directory(index, ROOT_INO, b"d").ino
+        for name in (b"b", b"d", b"f"):
+            make_file(index, directory, name)
+        index.reload()
+        index.children(directory, b"", 2)
+        make_file(index, directory, b"z")
+        assert [name for name, _ in index.children(directory, b"", 3)] == [b"b", b"d", b"f"]
+
     def test_children_carry_their_attributes_of_now(self, index):
         directory = make_directory(index, ROOT_INO, b"d").ino
         file = make_file(index, directory, b"a").ino
