@@ -153,10 +153,10 @@ class LocalStore:
     def list_prefixes(self, bucket: str, prefix: str = "") -> Iterator[str]:
         try:
             folder = self._folder(bucket)
-        except BucketNotFound:
+            base = prefix[: prefix.rfind("/") + 1].encode()
+            path = os.path.dirname(relative_path(base.decode() + "_"))
+        except StoreError:  # no bucket, or a prefix that no key can have
             return
-        base = prefix[: prefix.rfind("/") + 1].encode()
-        path = os.path.dirname(relative_path(base.decode() + "_"))
         for key, name, is_folder in _entries(folder, path, base):
             if is_folder and key.startswith(prefix.encode()):
                 below = _keys(folder, os.path.join(path, name), key, b"", b"")

@@ -67,6 +67,8 @@ class FailingServer:
 
     @staticmethod
     def _read(stream):
+        if stream.peek(1)[:1] == b"\x16":  # a TLS handshake
+            return None
         line = stream.readline().decode("latin-1")
         if not line:
             return None
