@@ -95,18 +95,27 @@ class BlockCache:
 
     async def fetch_ahead(self, ref: ObjectRef, start: int, stop: int) -> None:
         """Bring blocks in for a read that is expected. Never raises: the read itself will."""
-        first, last = start // BLOCK, (min(stop, ref.size) - 1) // BLOCK
-        wanted = [i for i in range(first, last + 1) if self._absent(ref.key, i)]
-        if not wanted:
-            return
-        self._ahead += len(wanted) * BLOCK
+        index, last = start // BLOCK, (min(stop, ref.size) - 1) // BLOCK
+        while index <= last:
+            # Looked at anew before each GET: a reader may have asked for some in between.
+            run = index
+            while run <= last and self._absent(ref.key, run):
+                run += 1
+            if run > index and not await self._fetch_run_ahead(ref, index, run - 1):
+                return
+            index = run + 1
+
+    async def _fetch_run_ahead(self, ref: ObjectRef, first: int, last: int) -> bool:
+        size = (last + 1 - first) * BLOCK
+        self._ahead += size
         try:
-            for run in _runs(wanted):
-                await self._fetch(ref, run.start, run.stop - 1)
+            await self._fetch(ref, first, last)
         except CozyError as exc:
             log.debug("reading ahead failed: %s", exc)
+            return False
         finally:
-            self._ahead -= len(wanted) * BLOCK
+            self._ahead -= size
+        return True
 
     def _absent(self, key: str, index: int) -> bool:
         return (key, index) not in self._blocks and (key, index) not in self._flights
