@@ -73,6 +73,18 @@ def dump(connection, tables=JOURNALED_TABLES):
     }
 
 
+def traced(index):
+    """A list that grows by every statement the index executes from now on."""
+    statements = []
+
+    def trace(cursor, sql, bindings):
+        statements.append(sql)
+        return True
+
+    index.connection.exec_trace = trace
+    return statements
+
+
 def all_pages(index, parent, limit=3):
     children, after = [], b""
     while page := index.children(parent, after, limit):

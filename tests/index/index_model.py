@@ -7,6 +7,7 @@ the classes of `cozyfs.errors`, which is what the tests compare.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from cozyfs.errors import (
     AlreadyExists,
@@ -26,7 +27,7 @@ from cozyfs.values import ROOT_INO, TRASH_INO, TRASH_NAME
 
 @dataclass
 class Node:
-    children: dict[bytes, int] | None  # None: not a directory
+    children: Any  # of a directory: name -> number; None: not a directory
     mtime: int
     ctime: int
     doc_id: str = ""
@@ -39,7 +40,7 @@ class Node:
 
 class Model:
     def __init__(self, now):
-        self.nodes = {
+        self.nodes: dict[int, Node] = {
             ROOT_INO: Node({TRASH_NAME: TRASH_INO}, now, now),
             TRASH_INO: Node({}, now, now),
         }

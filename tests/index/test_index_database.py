@@ -12,7 +12,7 @@ from stat import S_IFREG
 
 import apsw
 import pytest
-from index_builders import NOW, T0, dump, fill, make_directory, make_file, names
+from index_builders import NOW, T0, dump, fill, make_directory, make_file, names, traced
 
 from cozyfs.errors import AlreadyExists, CozyError, InstanceError, NoSpace, NotFound, ReadOnly
 from cozyfs.index import JOURNALED_TABLES, LOCAL_TABLES, SCHEMA_VERSION, Index
@@ -134,7 +134,7 @@ class TestVersions:
         with pytest.raises(apsw.SQLError):
             migrate(connection, made, version=3, migrations=steps)
         assert connection.pragma("user_version") == SCHEMA_VERSION
-        assert len(connection.execute("SELECT * FROM facts").fetchone()) == 2
+        assert len(connection.execute("SELECT * FROM facts").fetchall()[0]) == 2
         connection.close()
 
     def test_reader_does_not_migrate(self, made):
@@ -217,8 +217,7 @@ class TestTransactions:
         make_file(index, ROOT_INO, b"d")
 
     def test_a_refused_request_does_not_begin_one(self, index):
-        statements = []
-        index.connection.exec_trace = lambda cursor, sql, bindings: not statements.append(sql)
+        statements = traced(index)
         with pytest.raises(NotFound):
             index.unlink(ROOT_INO, b"none", NOW, keep=False)
         index.connection.exec_trace = None

@@ -68,7 +68,7 @@ class Tree(RuleBasedStateMachine):
 
     def both(self, real, expected):
         """The same answer of both, or the same refusal."""
-        outcomes = []
+        outcomes: list[type[TreeError] | None] = []
         for call in (real, expected):
             try:
                 call()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from index_builders import NOW, T0, make_file
+from index_builders import NOW, T0, make_file, traced
 
 from cozyfs.index import Deletion, Index
 from cozyfs.values import ROOT_INO
@@ -63,8 +63,7 @@ class TestDrafts:
         assert index.drafts() == [(file, b"record")]
 
     def test_saving_a_draft_waits_for_the_disk_and_other_changes_do_not(self, index):
-        statements = []
-        index.connection.exec_trace = lambda cursor, sql, bindings: not statements.append(sql)
+        statements = traced(index)
         make_file(index, ROOT_INO, b"a")
         assert not any("synchronous" in sql for sql in statements)
         statements.clear()
