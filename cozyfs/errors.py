@@ -8,7 +8,7 @@
     |   +-- NotFound  AlreadyExists  NotADirectory  IsADirectory  DirectoryNotEmpty
     |   +-- IllegalName  NameNotUtf8  NameTooLong  ForbiddenMove  NotPermitted  Busy
     |   +-- TooManyLinks  NoSuchAttribute  AttributeTooBig  ReadOnly  StaleHandle
-    |   +-- InvalidRequest  FileTooLarge
+    |   +-- InvalidRequest  FileTooLarge  NotAbsolute
     +-- StoreError                 the object store failed or refused
     |   +-- ObjectNotFound  BucketNotFound  AccessDenied  PreconditionFailed
     |   +-- NotSupported  ChecksumMismatch  CorruptObject  StoreUnavailable  StoreFull
@@ -114,6 +114,12 @@ class StaleHandle(TreeError):
 
 
 class InvalidRequest(TreeError):
+    errno = errno.EINVAL
+
+
+class NotAbsolute(TreeError):
+    """A path that does not start at the root of the instance."""
+
     errno = errno.EINVAL
 
 

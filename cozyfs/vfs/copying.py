@@ -1,0 +1,221 @@
+"""Copies of files within an instance, made by the store: no content travels.
+
+A copy is a new file: document id, internal id and object are its own. The order is that of an
+upload: the object first, then one index transaction. What must not be left behind when the
+process dies in between, or the transaction fails, is queued for deletion before it is made; the
+transaction takes it off the queue again.
+
+The object keeps the user metadata of its source (one request, CopyObject, takes them along), so
+its key and not its metadata says whose it is.
+
+On the event loop; the copy itself runs in a thread of `Caller`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from cozyfs.errors import (
+    AlreadyExists,
+    CozyError,
+    InvalidRequest,
+    IsADirectory,
+    NotFound,
+    ObjectNotFound,
+    ReadOnly,
+)
+from cozyfs.index import Deletion
+from cozyfs.store.keys import new_doc_id, new_internal_id
+from cozyfs.values import Content, Ino, Inode
+from cozyfs.vfs.documents import fields_of_copy
+from cozyfs.vfs.files import without_set_ids
+from cozyfs.vfs.filesystem import CAPABILITY
+from cozyfs.vfs.names import check_name, conflict_name, copy_name, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cozyfs.vfs.filesystem import FileSystem
+
+log = logging.getLogger(__name__)
+
+LONGEST_COPY_NS = 7 * 86400 * 10**9
+"""A copy whose process died is deleted after a week: no copy that is being made takes as long,
+and a week of one unreferenced object costs little."""
+
+CLEANUP_S = 10.0
+
+ATTEMPTS = 3
+"""How often a source may be replaced, and its old object deleted, under our hands."""
+
+
+async def copy_file(
+    fs: FileSystem,
+    source: Ino,
+    parent: Ino,
+    name: bytes | None = None,
+    *,
+    uid: int | None = None,
+    gid: int | None = None,
+    clock: Callable[[], int] = time.time_ns,
+) -> Inode:
+    """A copy of the file *source* in *parent*. What was written to the source and is not in the
+    store yet is stored first. Without *name* it is called like its source, with `` (copy)``
+    before the extension, and a number where that is taken too.
+
+    Keeps content, permission bits without set-id, extended attributes (not capabilities), tags
+    and metadata; its times are now; its owner is *uid* and *gid*, else those of the source.
+    Raises AlreadyExists, NotFound, IsADirectory, IllegalName, ReadOnly, UploadFailed, and
+    StoreError; in all cases nothing of it is left.
+    """
+    if fs.read_only:
+        raise ReadOnly("the mount is read-only")
+    _refuse_other_kinds(fs.get(source))
+    # Before anything is copied; the transaction looks again.
+    check_name(free_copy_name(fs, source, parent) if name is None else name)
+    if name is not None and _exists(fs, parent, name):
+        raise AlreadyExists(f"'{decode(name)}' exists already")
+    # A handle, so that a source that is removed meanwhile keeps its object.
+    handle = await fs.files.open(source, os.O_RDONLY, 0)
+    try:
+        await fs.files.fsync(handle.fh)
+        for attempt in range(1, ATTEMPTS + 1):
+            original = fs.index.get(source)
+            try:
+                return await _Copy(fs, original, parent, name, uid, gid, clock).make()
+            except ObjectNotFound:
+                replaced = fs.index.get(source).internal_id != original.internal_id
+                if not replaced or attempt == ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
+    finally:
+        await fs.files.release(handle.fh)
+        fs.released(source)
+
+
+def free_copy_name(fs: FileSystem, source: Ino, parent: Ino) -> bytes:
+    """What a copy of *source* is called in *parent* if nobody says. Raises NotFound."""
+    names = fs.index.entries_of(source)
+    if not names:
+        raise NotFound(f"inode {source} was removed")
+    wanted = copy_name(decode(names[0][1]))
+
+    def taken(name: str) -> bool:
+        return _exists(fs, parent, name.encode())
+
+    return (conflict_name(wanted, True, taken) if taken(wanted) else wanted).encode()
+
+
+class _Copy:
+    """One attempt."""
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        source: Inode,
+        parent: Ino,
+        name: bytes | None,
+        uid: int | None,
+        gid: int | None,
+        clock: Callable[[], int],
+    ) -> None:
+        self._fs = fs
+        self._source = source
+        self._parent = parent
+        self._name = name
+        self._uid = source.uid if uid is None else uid
+        self._gid = source.gid if gid is None else gid
+        self._clock = clock
+        now = clock()
+        self._doc_id = new_doc_id(now)
+        self._internal_id = new_internal_id()
+        self._queued = Deletion(self._doc_id, self._internal_id, now + LONGEST_COPY_NS)
+
+    async def make(self) -> Inode:
+        source = self._source
+        if source.internal_id is None:
+            return self._enter(None)
+        self._fs.index.queue_deletion(*self._queued)
+        try:
+            return self._enter(await self._copy_object(source.internal_id))
+        except BaseException:
+            await self._undo()
+            raise
+
+    async def _copy_object(self, internal_id: str) -> str:
+        objects = self._fs.objects
+        return await objects.caller.store(
+            objects.store.copy,
+            objects.bucket,
+            objects.key(self._source.doc_id, internal_id),
+            objects.bucket,
+            objects.key(self._doc_id, self._internal_id),
+        )
+
+    def _enter(self, etag: str | None) -> Inode:
+        """The transaction: the copy's name, content, attributes and document."""
+        index, source, now = self._fs.index, self._source, self._clock()
+        above = index.get(self._parent)
+        name = self._name
+        if name is None:
+            name = free_copy_name(self._fs, source.ino, self._parent)
+            check_name(name)
+        content = Content(
+            None if etag is None else self._internal_id,
+            source.size,
+            source.stored,
+            source.md5,
+            etag,
+            source.extents,
+        )
+        with index.transaction():
+            if etag is not None:
+                index.forget_deletions([self._queued])
+            ino = index.make(
+                self._parent,
+                name,
+                without_set_ids(source.mode),
+                uid=self._uid,
+                gid=above.gid if above.mode & stat.S_ISGID else self._gid,
+                doc_id=self._doc_id,
+                now_ns=now,
+            ).ino
+            for attribute in index.list_xattrs(source.ino):
+                if attribute != CAPABILITY:
+                    value = index.get_xattr(source.ino, attribute)
+                    index.set_xattr(ino, attribute, value, now_ns=now)
+            index.set_document(ino, fields_of_copy(index.document(source.ino)))
+            return index.set_content(ino, content, mtime_ns=now, ctime_ns=now, now_ns=now)
+
+    async def _undo(self) -> None:
+        """Delete the object, which may be there; what cannot be deleted now stays queued."""
+        objects = self._fs.objects
+        with trio.move_on_after(CLEANUP_S, shield=True):
+            try:
+                key = objects.key(self._doc_id, self._internal_id)
+                await objects.caller.store(objects.store.delete, objects.bucket, key)
+                self._fs.index.forget_deletions([self._queued])
+            except CozyError as exc:
+                log.warning("a copy that failed is deleted later: %s", exc)
+
+
+def _refuse_other_kinds(inode: Inode) -> None:
+    if stat.S_ISDIR(inode.mode):
+        raise IsADirectory("a directory cannot be copied as one file")
+    if not stat.S_ISREG(inode.mode):
+        raise InvalidRequest("only files can be copied by the store")
+
+
+def _exists(fs: FileSystem, parent: Ino, name: bytes) -> bool:
+    try:
+        fs.index.lookup(parent, name)
+    except NotFound:
+        fs.index.get(parent)  # raises if the directory itself is not there
+        return False
+    return True
