@@ -411,6 +411,7 @@ def _entries(folder: bytes, path: bytes, base: bytes) -> list[tuple[bytes, bytes
     with (
         suppress(ObjectNotFound),  # removed meanwhile
         translated(),
+        suppress(NotADirectoryError),  # asked for what would be below an object
         os.scandir(os.path.join(folder, path)) as names,
     ):
         for entry in names:

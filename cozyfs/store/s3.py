@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
-import threading
 from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from cozyfs.errors import (
     AccessDenied,
@@ -25,20 +22,27 @@ from cozyfs.errors import (
     ObjectNotFound,
     PreconditionFailed,
     StoreError,
-    StoreUnavailable,
 )
 from cozyfs.store import s3_metadata, s3_xml
 from cozyfs.store.base import MAX_PUT_SIZE, Body, ObjectInfo, PendingUpload
 from cozyfs.store.body import md5_of
 from cozyfs.store.keys import check_key
-from cozyfs.store.multipart import composite_etag
+from cozyfs.store.s3_checks import (
+    blocks,
+    compare_etag,
+    copy_source,
+    etag_in,
+    expected_composite,
+    raise_delete_failure,
+    wanted_range,
+)
 from cozyfs.store.s3_client import BLOCK_SIZE, READ_TIMEOUT_S, Client, TlsOptions
-from cozyfs.store.s3_errors import code_of, from_document
+from cozyfs.store.s3_conditions import Conditions
+from cozyfs.store.s3_errors import code_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from urllib3.response import BaseHTTPResponse
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +78,7 @@ class S3Store:
             tls=tls,
         )
         self.description = f"S3 at {self._client.host}"
-        self._conditions = _Conditions(self)
+        self._conditions = Conditions(self._send_empty, self.delete)
 
     def close(self) -> None:
         self._client.close()
@@ -153,7 +157,7 @@ class S3Store:
                 data = answer.read()
         finally:
             answer.release_conn()
-        return _wanted(answer, data, start, stop)
+        return wanted_range(answer, data, start, stop)
 
     def list(self, bucket: str, prefix: str = "", start_after: str = "") -> Iterator[ObjectInfo]:
         for page in self._pages(bucket, prefix, start_after=start_after):
@@ -209,10 +213,10 @@ class S3Store:
     ) -> str:
         headers = {"Content-Type": content_type, **s3_metadata.to_headers(metadata or {})}
         if if_absent:
-            self._conditions.require(bucket, "If-None-Match")
+            self._conditions.require(bucket, key, "If-None-Match")
             headers["If-None-Match"] = "*"
         if if_match is not None:
-            self._conditions.require(bucket, "If-Match")
+            self._conditions.require(bucket, key, "If-Match")
             headers["If-Match"] = f'"{if_match}"'
         try:
             return self._send(bucket, check_key(key), body, md5, headers=headers)
@@ -242,21 +246,24 @@ class S3Store:
         if isinstance(body, bytes) and size <= BLOCK_SIZE:
             answer = self._client.call("PUT", bucket, key, query=query, headers=headers, body=body)
         else:
-            with closing(_blocks(body)) as blocks:
+            with closing(blocks(body)) as pieces:
                 answer = self._client.call(
-                    "PUT", bucket, key, query=query, headers=headers, body=blocks
+                    "PUT", bucket, key, query=query, headers=headers, body=pieces
                 )
         etag = s3_xml.unquoted(answer.headers.get("etag", ""))
-        _compare(etag, answer.headers, md5)
+        compare_etag(etag, answer.headers, md5)
         return etag
 
+    def _send_empty(self, bucket: str, key: str, headers: dict[str, str]) -> str:
+        return self._send(bucket, key, b"", None, headers=dict(headers))
+
     def copy(self, bucket: str, source_key: str, target_bucket: str, target_key: str) -> str:
-        headers = {"x-amz-copy-source": _copy_source(bucket, check_key(source_key))}
+        headers = {"x-amz-copy-source": copy_source(bucket, check_key(source_key))}
         try:
             answer = self._client.call(
                 "PUT", target_bucket, check_key(target_key), headers=headers
             )
-            return _etag_of(answer, "CopyObjectResult")
+            return etag_in(answer, "CopyObjectResult")
         except StoreError as exc:
             # One CopyObject takes 5 GiB; asking for the size before each copy would cost more.
             if code_of(exc) not in ("InvalidRequest", "EntityTooLarge", "InvalidArgument"):
@@ -342,7 +349,7 @@ class S3Store:
         stop: int,
     ) -> str:
         headers = {
-            "x-amz-copy-source": _copy_source(source_bucket, check_key(source_key)),
+            "x-amz-copy-source": copy_source(source_bucket, check_key(source_key)),
             "x-amz-copy-source-range": f"bytes={start}-{stop - 1}",
         }
         query = {"partNumber": str(number), "uploadId": upload_id}
@@ -350,18 +357,18 @@ class S3Store:
         if not answer.data:
             # A server that does not know the header has taken this for an empty part.
             raise NotSupported("the S3 server does not copy parts")
-        return _etag_of(answer, "CopyPartResult")
+        return etag_in(answer, "CopyPartResult")
 
     def complete_multipart(
         self, bucket: str, key: str, upload_id: str, parts: Sequence[tuple[int, str]]
     ) -> str:
         body = s3_xml.complete_request(parts)
-        expected = _composite(parts)
+        expected = expected_composite(parts)
         try:
             answer = self._client.call(
                 "POST", bucket, check_key(key), query={"uploadId": upload_id}, body=body
             )
-            etag = _etag_of(answer, "CompleteMultipartUploadResult", method="POST")
+            etag = etag_in(answer, "CompleteMultipartUploadResult", method="POST")
         except StoreError as exc:
             if code_of(exc) != "NoSuchUpload":
                 raise
@@ -439,7 +446,7 @@ class S3Store:
             return
         failures = [code for _, code in s3_xml.delete_failures(answer.data) if code != "NoSuchKey"]
         if failures:
-            _raise_delete_failure(failures)
+            raise_delete_failure(failures)
 
     def delete_prefix(self, bucket: str, prefix: str) -> int:
         count = 0
@@ -448,128 +455,6 @@ class S3Store:
             self._delete_batch(bucket, batch)
             count += len(batch)
         return count
-
-
-class _Conditions:
-    """What this server makes of conditional PUTs, tried out once on objects of our own.
-
-    A server that does not know the header overwrites and says 200, so only a trial can tell.
-    """
-
-    def __init__(self, store: S3Store) -> None:
-        self._store = store
-        self._lock = threading.Lock()
-        self._honoured: dict[str, bool] | None = None
-
-    def require(self, bucket: str, header: str) -> None:
-        """NotSupported unless *header* (If-None-Match or If-Match) is honoured."""
-        with self._lock:
-            if self._honoured is None:
-                self._honoured = self._try_out(bucket)
-        if not self._honoured[header]:
-            raise NotSupported("the S3 server does not honour conditional writes")
-
-    def _try_out(self, bucket: str) -> dict[str, bool]:
-        key = f".cozyfs-trial/{secrets.token_hex(8)}"
-        etag = self._send(bucket, key, {})
-        try:
-            honoured = {
-                "If-None-Match": self._refused(bucket, key, {"If-None-Match": "*"}),
-                "If-Match": self._refused(bucket, key, {"If-Match": f'"{"0" * 32}"'})
-                and not self._refused(bucket, key, {"If-Match": f'"{etag}"'}),
-            }
-        finally:
-            self._store.delete(bucket, key)
-        log.debug("conditional writes honoured: %s", honoured)
-        return honoured
-
-    def _refused(self, bucket: str, key: str, condition: dict[str, str]) -> bool:
-        try:
-            self._send(bucket, key, condition)
-        except PreconditionFailed:
-            return True
-        except NotSupported:
-            return False
-        return False
-
-    def _send(self, bucket: str, key: str, headers: dict[str, str]) -> str:
-        return self._store._send(bucket, key, b"", None, headers=dict(headers))
-
-
-def _blocks(body: Body | bytes) -> Generator[bytes | memoryview]:
-    """The body in blocks; StoreError when it turns out shorter than its size."""
-    if isinstance(body, bytes):
-        view = memoryview(body)
-        for start in range(0, len(view), BLOCK_SIZE):
-            yield view[start : start + BLOCK_SIZE]
-        return
-    try:
-        reader = body.open()
-        with closing(reader):
-            left = body.size
-            while left:
-                block = reader.read(min(left, BLOCK_SIZE))
-                if not block:
-                    raise StoreError("the staged data are shorter than they should be")
-                left -= len(block)
-                yield block
-    except OSError as exc:
-        raise StoreError(f"the staged data cannot be read: {exc.strerror}") from exc
-
-
-def _wanted(answer: BaseHTTPResponse, data: bytes, start: int, stop: int | None) -> bytes:
-    """Exactly the range asked for, or StoreUnavailable; urllib3 has compared Content-Length."""
-    given = answer.headers.get("content-range")
-    # Not the status alone: rclone answers ranges with 200.
-    if answer.status != 206 and given is None:
-        declared = answer.headers.get("content-length")
-        if declared is not None and int(declared) != len(data):
-            raise StoreUnavailable("the answer of the S3 server was cut short")
-        return data if start == 0 and stop is None else data[start:stop]
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", given or "")
-    if match is None:
-        raise StoreError("this is not the answer of an S3 server (no Content-Range)")
-    first, last = int(match[1]), int(match[2])
-    total = last + 1 if match[3] == "*" else int(match[3])
-    end = total if stop is None else min(stop, total)
-    if first != start or last + 1 != end or len(data) != end - start:
-        raise StoreUnavailable("the S3 server answered another range than was asked for")
-    return data
-
-
-def _compare(etag: str, headers: Mapping[str, str], md5: bytes) -> None:
-    stored = s3_metadata.etag_md5(etag, headers)
-    if stored is not None and stored != md5:
-        raise ChecksumMismatch("what the S3 server stored is not what was sent")
-
-
-def _composite(parts: Sequence[tuple[int, str]]) -> str | None:
-    """The ETag to expect, where all parts' ETags are MD5s."""
-    if not all(re.fullmatch(r"[0-9a-f]{32}", etag) for _, etag in parts):
-        return None
-    return composite_etag([bytes.fromhex(etag) for _, etag in parts])
-
-
-def _etag_of(answer: BaseHTTPResponse, root: str, *, method: str = "PUT") -> str:
-    """The ETag in a document, which may also be the report of a failure."""
-    failure = from_document(method, answer.data, has_key=True)
-    if failure is not None:
-        raise failure
-    return s3_xml.unquoted(s3_xml.fields(answer.data, root).get("ETag", ""))
-
-
-def _copy_source(bucket: str, key: str) -> str:
-    return quote(f"/{bucket}/{key}")
-
-
-def _raise_delete_failure(codes: Sequence[str]) -> None:
-    denied = sum(code == "AccessDenied" for code in codes)
-    message = f"{len(codes)} objects could not be deleted"
-    if denied == len(codes):
-        raise AccessDenied(f"{message}: the S3 access key lacks the right to do this")
-    if all(code in ("InternalError", "SlowDown", "ServiceUnavailable") for code in codes):
-        raise StoreUnavailable(f"{message}: the S3 server is busy")
-    raise StoreError(message)
 
 
 @contextmanager
