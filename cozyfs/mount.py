@@ -185,7 +185,9 @@ class _Mount:
             await trio.sleep(pause_s)
 
     async def _delete_due(self) -> None:
-        await delete_due(self._index, self._fs.objects, self._options.retention_s)
+        fs = self._fs
+        retention_s = self._options.retention_s
+        await delete_due(self._index, fs.objects, retention_s, lambda: fs.files.objects_in_use)
 
     # ---- the end
 
@@ -218,6 +220,7 @@ class _Mount:
                 except UploadFailed as exc:
                     log.error("%s; trying again (a signal gives up)", exc)
                     await trio.sleep(RETRY_PAUSE_S)
+        await self._fs.files.keep_all()
         log.error("%d files are not in the store yet; the next mount stores them", self._pending)
 
     @property

@@ -12,10 +12,11 @@ and the staging file is kept open while a read of it runs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cozyfs.errors import FileTooLarge, UploadFailed
+from cozyfs.errors import FileTooLarge, NoSpace, UploadFailed
 from cozyfs.store.body import FileBody, PiecesBody
 from cozyfs.store.multipart import part_size_at
 from cozyfs.values import MAX_FILE_SIZE
@@ -23,7 +24,7 @@ from cozyfs.vfs import extents
 from cozyfs.vfs.objects import ObjectRef
 from cozyfs.vfs.pieces import Kind, PieceTable, Segment
 from cozyfs.vfs.staging import StagingFile
-from cozyfs.vfs.stream import Part, StreamUpload
+from cozyfs.vfs.stream import Ending, Part, StreamUpload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -61,28 +62,32 @@ class Workshop(NamedTuple):
     staging_dir: Path
     nursery: trio.Nursery
     new_target: Callable[[int], Target]  # of an inode number
-    superseded: Callable[[int, str], None]  # (ino, internal id): an intermediate object to delete
+    superseded: Callable[[str, str], None]  # (document id, internal id) of an object to delete
 
 
 class Draft:
     """See the module. Times in nanoseconds, offsets and sizes in bytes."""
 
-    def __init__(self, shop: Workshop, ino: int, mtime_ns: int, ctime_ns: int) -> None:
+    def __init__(self, shop: Workshop, inode: Inode) -> None:
+        """An empty draft of *inode*."""
         self._shop = shop
-        self.ino = ino
-        self.mtime_ns = mtime_ns
-        self.ctime_ns = ctime_ns
+        self.ino = inode.ino
+        self._doc_id = inode.doc_id
+        self.mtime_ns = inode.mtime_ns
+        self.ctime_ns = inode.ctime_ns
         self.table = PieceTable()
         self.base: ObjectRef | None = None
         self.stream: StreamUpload | None = None
         self.dirty = False
         self._staging: StagingFile | None = None
         self._staging_readers = 0
+        self._recorded = False
+        """A record names ranges of the staging file: from then on they are not given back."""
 
     @classmethod
     def of(cls, shop: Workshop, inode: Inode) -> Draft:
         """A clean draft over the current content of *inode*."""
-        draft = cls(shop, inode.ino, inode.mtime_ns, inode.ctime_ns)
+        draft = cls(shop, inode)
         draft.base = shop.objects.ref(inode)
         if draft.base is None:
             draft.table.append(inode.size, Kind.HOLE)
@@ -115,7 +120,9 @@ class Draft:
         if offset + len(data) > MAX_FILE_SIZE:
             raise FileTooLarge("a file can have at most 5 TiB")
         if self.stream is not None and (
-            offset < self.stream.dispatched or offset > self.size + extents.MIN_HOLE
+            self.stream.ending is not None
+            or offset < self.stream.dispatched
+            or offset > self.size + extents.MIN_HOLE
         ):
             await self.rebase()
         await self._place(offset, data)
@@ -127,7 +134,9 @@ class Draft:
         """Cut, or lengthen with zeros."""
         if size > MAX_FILE_SIZE:
             raise FileTooLarge("a file can have at most 5 TiB")
-        if self.stream is not None and (size < self.stream.dispatched or size > self.size):
+        if self.stream is not None and (
+            self.stream.ending is not None or size < self.stream.dispatched or size > self.size
+        ):
             if size == 0:
                 await self._abandon_stream()
             else:
@@ -153,19 +162,34 @@ class Draft:
         stream = self.stream
         if stream is None:
             return
-        await self.settle(stream.dispatched)
-        # Queued for deletion before it exists, so that it cannot outlive a crash unnoticed.
-        self._shop.superseded(self.ino, stream.internal_id)
-        await stream.complete()
-        self.base = ObjectRef(stream.key, stream.dispatched, None)
-        self.table.mark(0, stream.dispatched, Kind.BASE, 0)
+        await self.settle()
+        _, ending = await stream.finish()
+        # Queued only now: before, the same object may still become the file's content. Nobody
+        # deletes it while it is the base of a draft (see `Files.objects_in_use`).
+        self._shop.superseded(self._doc_id, stream.internal_id)
+        self.base = ObjectRef(stream.key, ending.size, None)
+        before = self.table.memory
+        self.table.mark(0, ending.size, Kind.BASE, 0)
+        self._shop.pool.release(before - self.table.memory)
         self.stream = None
 
-    async def settle(self, stop: int) -> None:
-        """Wait until every part up to *stop* is in the store, sending again what failed.
+    async def finish_stream(self) -> tuple[str, Ending]:
+        """Turn the running upload and the bytes behind it into an object. The table stays as it
+        is, so that this can be repeated when it fails."""
+        stream = self.stream
+        assert stream is not None
+        await self.settle()
+        tail = None
+        if stream.ending is None:
+            tail = self.body(self.table.slice(stream.dispatched, self.size))
+        return await stream.finish(tail)
+
+    async def settle(self) -> None:
+        """Wait until every part that was dispatched is in the store, sending again what failed.
         Raises UploadFailed when that does not work either."""
         stream = self.stream
         assert stream is not None
+        stop = stream.dispatched
         await stream.all_done()
         for number, start, end in _part_ranges(stop):
             slices = self.table.slice(start, end)
@@ -236,7 +260,7 @@ class Draft:
         finally:
             self._staging_readers -= 1
             if not self._staging_readers and staging is not None and staging is not self._staging:
-                staging.remove()
+                staging.close()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def needs_rebase(self, start: int, stop: int) -> bool:
@@ -277,14 +301,18 @@ class Draft:
                 "dispatched": stream.dispatched,
                 "number": stream.next_number,
             }
+            if (ending := stream.ending) is not None:
+                record["stream"]["ending"] = [ending.size, ending.parts]
+        self._recorded = True
         return json.dumps(record).encode()
 
     @classmethod
-    def restore(cls, shop: Workshop, ino: int, blob: bytes) -> Draft:
+    def restore(cls, shop: Workshop, inode: Inode, blob: bytes) -> Draft:
         """The draft that *blob* describes, over the staging file it left."""
         record = json.loads(blob)
-        draft = cls(shop, ino, record["mtime_ns"], record["ctime_ns"])
-        draft.dirty = True
+        draft = cls(shop, inode)
+        draft.mtime_ns, draft.ctime_ns = record["mtime_ns"], record["ctime_ns"]
+        draft.dirty = draft._recorded = True
         if record["base"] is not None:
             draft.base = ObjectRef(record["base"][0], record["base"][1], None)
         for length, kind, offset in record["segments"]:
@@ -292,7 +320,8 @@ class Draft:
         if draft.table.has(Kind.STAGED):
             draft._staging = StagingFile(draft._staging_path, keep=True)
         if (saved := record.get("stream")) is not None:
-            target = shop.new_target(ino)
+            target = shop.new_target(inode.ino)
+            ending = saved.get("ending")
             key = target.key.removesuffix(target.internal_id) + saved["internal_id"]
             stream = StreamUpload(
                 shop.objects,
@@ -307,6 +336,7 @@ class Draft:
                 {int(number): etag for number, etag in saved["etags"].items()},
                 saved["dispatched"],
                 saved["number"],
+                ending and Ending(ending[0], [(n, etag) for n, etag in ending[1]], None),
             )
             draft.stream = stream
         return draft
@@ -327,8 +357,10 @@ class Draft:
                 continue
             await self._stage(offset, data)
             if self.stream is None and self.table.memory > pool.limit // 4:
-                # This draft is what fills the pool, and nothing else will empty it.
-                await self.spill()
+                # This draft is what fills the pool, and nothing else will empty it. What was
+                # asked for is done: a disk that is full now is the next write's affair.
+                with contextlib.suppress(NoSpace):
+                    await self.spill()
             return
         before = self.table.memory
         self.table.write(offset, data)
@@ -374,7 +406,8 @@ class Draft:
 
         def sent() -> None:
             self._shop.pool.release(memory)
-            if self._staging is not None and self._staging.fd >= 0:
+            # A reader may be about to read there, and a record would name ranges that are gone.
+            if self._staging is not None and not (self._staging_readers or self._recorded):
                 for a, b, segment in kept:
                     if segment.kind is Kind.STAGED:
                         self._staging.punch(a, b - a)
@@ -396,11 +429,16 @@ class Draft:
         if self.stream is not None:
             stream, self.stream = self.stream, None
             await stream.abort()
+            if stream.ending is not None:  # it may have become an object unnoticed
+                self._shop.superseded(self._doc_id, stream.internal_id)
 
     def _drop_staging(self) -> None:
+        """The name goes at once, it may be the next draft's; the last reader closes the file."""
         staging, self._staging = self._staging, None
-        if staging is not None and not self._staging_readers:
-            staging.remove()
+        if staging is not None:
+            staging.unlink()
+            if not self._staging_readers:
+                staging.close()
 
 
 def zeros(size: int) -> list[memoryview]:

@@ -12,6 +12,7 @@ its inode up again afterwards where that matters (they may have been unlinked me
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -31,7 +32,7 @@ from cozyfs.errors import (
     UploadFailed,
 )
 from cozyfs.store.keys import new_internal_id
-from cozyfs.values import AttributeChanges, Fh, Ino, Inode
+from cozyfs.values import AttributeChanges, Content, Fh, Ino, Inode
 from cozyfs.vfs import extents
 from cozyfs.vfs.cache import WHOLE, BlockCache
 from cozyfs.vfs.draft import Draft, Target, Workshop
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from cozyfs.index import Index
     from cozyfs.vfs.objects import ObjectRef, Objects
+    from cozyfs.vfs.readahead import SequentialHash
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +163,7 @@ class Files:
         """A handle on a file that was just created: even if nothing is written, closing it
         stores an (empty) object."""
         handle = self._add(inode.ino, flags, uid)
-        draft = Draft(self._shop, inode.ino, inode.mtime_ns, inode.ctime_ns)
+        draft = Draft(self._shop, inode)
         draft.dirty = True
         handle.node.draft = draft
         handle.wrote = True
@@ -197,6 +199,18 @@ class Files:
     async def read(self, fh: Fh, offset: int, size: int) -> bytes:
         """Up to *size* bytes at *offset*; fewer only at the end of the file."""
         handle = self.handle(fh)
+        while True:
+            draft = handle.node.draft
+            internal_id = self._index.get(handle.node.ino).internal_id
+            try:
+                return await self._read(handle, offset, size)
+            except ObjectNotFound:
+                # Replaced, and deleted, while we were reading? Then what is there now is right.
+                now = self._index.get(handle.node.ino).internal_id
+                if handle.node.draft is draft and now == internal_id:
+                    raise
+
+    async def _read(self, handle: Handle, offset: int, size: int) -> bytes:
         node = handle.node
         draft = node.draft
         if draft is not None:
@@ -208,14 +222,9 @@ class Files:
         ref = self._objects.ref(inode)
         if ref is None:
             return bytes(stop - offset)
-        try:
-            if inode.extents is not None:
-                return await self._read_sparse(ref, inode, offset, stop)
-            data = await self.cache.read(ref, offset, stop)
-        except ObjectNotFound:
-            if self._index.get(node.ino).internal_id == inode.internal_id:
-                raise
-            return await self.read(fh, offset, size)  # replaced while we were reading
+        if inode.extents is not None:
+            return await self._read_sparse(ref, inode, offset, stop)
+        data = await self.cache.read(ref, offset, stop)
         for start, end in handle.ahead.advance(offset, stop, inode.size, self.cache.limit // 4):
             if not self.cache.may_fetch_ahead(end - start):
                 break
@@ -248,6 +257,9 @@ class Files:
                 await self._truncate(handle.node, size, uid)
             if not handle.node.writers:
                 await self._flush(handle.node)
+            for other in self._handles.values():
+                if other.node is handle.node and other.writable:
+                    other.wrote = True  # so that its close(2) waits for the store
         finally:
             self._forget(handle)
 
@@ -277,13 +289,29 @@ class Files:
         if failed:
             raise UploadFailed(f"{len(failed)} files could not be stored") from failed[0]
 
+    async def keep_all(self) -> None:
+        """Make every draft outlive the process, without the store: for an end that does not
+        wait. Parts under way are waited for, since a record can only say where bytes are."""
+        for node in self._waiting():
+            async with node.lock:
+                if node.draft is not None and node.draft.dirty:
+                    await self._keep(node, node.draft)
+
     def dropped(self, ino: Ino) -> None:
         """The inode is gone for good: so is what was written to it and not stored."""
         node = self._nodes.pop(ino, None)
         if node is not None and node.draft is not None:
             draft, node.draft = node.draft, None
             self._index.remove_draft(ino)
-            self._nursery.start_soon(draft.discard)
+            self._nursery.start_soon(self._discard, node, draft)
+
+    @property
+    def objects_in_use(self) -> set[str]:
+        """Keys of objects that drafts go on from, whatever the deletion queue says: they may be
+        intermediate ones that no inode ever had."""
+        drafts = [n.draft for n in self._nodes.values() if n.draft is not None]
+        keys = {draft.base.key for draft in drafts if draft.base is not None}
+        return keys | {draft.stream.key for draft in drafts if draft.stream is not None}
 
     # ---- drafts that could not be stored
 
@@ -292,9 +320,9 @@ class Files:
         kept = set()
         for ino, blob in self._index.drafts():
             try:
-                self._index.get(ino)
+                draft = Draft.restore(self._shop, self._index.get(ino), blob)
                 node = self._nodes.setdefault(ino, Node(ino))
-                node.draft = Draft.restore(self._shop, ino, blob)
+                node.draft = draft
                 node.failures = 1
                 kept.add(f"{ino}.draft")
             except NotFound:
@@ -311,7 +339,8 @@ class Files:
         for node in [n for n in self._nodes.values() if n.failures]:
             try:
                 await self._flush(node)
-                log.info("inode %d, kept since its upload failed, is stored now", node.ino)
+                if node.draft is None:
+                    log.info("inode %d, kept since its upload failed, is stored now", node.ino)
             except CozyError as exc:
                 log.warning("inode %d still cannot be stored: %s", node.ino, exc)
 
@@ -339,6 +368,14 @@ class Files:
         node.writers -= handle.writable
         if node.handles == 0 and (node.draft is None or not node.draft.dirty):
             self._nodes.pop(node.ino, None)
+            if node.draft is not None:  # its first change failed
+                draft, node.draft = node.draft, None
+                self._nursery.start_soon(self._discard, node, draft)
+
+    @staticmethod
+    async def _discard(node: Node, draft: Draft) -> None:
+        async with node.lock:  # an upload of it may be under way
+            await draft.discard()
 
     def _begin(self, node: Node) -> Draft:
         draft = Draft.of(self._shop, self._index.get(node.ino))
@@ -410,8 +447,16 @@ class Files:
         """Verify the MD5 of a content that is read from its first byte to its last."""
         checked = handle.checked
         assert checked is not None
-        if inode.md5 is None or inode.size <= WHOLE or handle.node.writers:
-            # Small ones were verified when they arrived; ones being written change.
+        if handle.content is None:
+            handle.content = inode.internal_id
+        if (
+            inode.md5 is None
+            or inode.size <= WHOLE
+            or handle.node.writers
+            or inode.internal_id != handle.content
+        ):
+            # Small ones were verified when they arrived; ones being written, or replaced since
+            # the first read, are not one content.
             handle.checked = None
             return
         checked.feed(offset, data)
@@ -419,12 +464,15 @@ class Files:
             handle.checked = None
         elif checked.complete(inode.size):
             handle.checked = None
-            digest = await self._objects.caller.disk(checked.update, checked.take())
-            if digest != inode.md5:
+            if await self._hash(handle, checked) != inode.md5:
                 log.error("inode %d: content differs from its checksum", inode.ino)
                 raise CorruptObject("a file's content differs from its checksum")
         elif checked.pending_size >= HASH_BATCH:
-            await self._objects.caller.disk(checked.update, checked.take())
+            await self._hash(handle, checked)
+
+    async def _hash(self, handle: Handle, checked: SequentialHash) -> bytes:
+        async with handle.hashing:  # what is taken first has to be hashed first
+            return await self._objects.caller.disk(checked.update, checked.take())
 
     async def _flush(self, node: Node) -> None:
         """Store the node's draft and commit it. On failure the draft is kept, and made durable
@@ -442,32 +490,43 @@ class Files:
                 if inode.nlink == 0:
                     return  # nobody can open it again; the draft goes with the last handle
                 target = self._describe(self.current(inode), new_internal_id())
-                content, internal_id = await upload(draft, target, self._objects, self.cache)
+                try:
+                    content = await upload(draft, target, self._objects, self.cache)
+                    self._commit(node, draft, content)
+                except (CozyError, OSError):
+                    if draft.stream is None:
+                        # It may be in the store all the same: an answer that was lost, or an
+                        # index that could not take it. A stream goes on under its own id.
+                        with contextlib.suppress(CozyError):
+                            self._superseded(inode.doc_id, target.internal_id)
+                    raise
             except NotFound:
                 return  # unlinked and forgotten meanwhile; dropped() has seen to the draft
-            except CozyError as exc:
+            except (CozyError, OSError) as exc:  # OSError: the disk under the staging file
+                if node.draft is not draft:
+                    return  # the same
+                self.upload_errors += 1
                 await self._keep(node, draft)
                 raise UploadFailed("the file could not be stored; it is kept and retried") from exc
             finally:
                 self.uploads -= 1
-            now = self._clock()
-            try:
-                self._index.set_content(
-                    node.ino,
-                    content,
-                    mtime_ns=draft.mtime_ns,
-                    ctime_ns=draft.ctime_ns,
-                    now_ns=now,
-                )
-            except NotFound:
-                self._index.queue_deletion(inode.doc_id, internal_id, now)
-                return
-            if node.failures:
-                node.failures = 0
-                self._index.remove_draft(node.ino)
             draft.stream = None
             draft.dirty = False
             await self._settle(node, draft)
+
+    def _commit(self, node: Node, draft: Draft, content: Content) -> None:
+        """Point the inode at what was stored. Raises NotFound when it is gone."""
+        with self._index.transaction():
+            self._index.set_content(
+                node.ino,
+                content,
+                mtime_ns=draft.mtime_ns,
+                ctime_ns=max(draft.ctime_ns, self._index.get(node.ino).ctime_ns),
+                now_ns=self._clock(),
+            )
+            if node.failures:
+                self._index.remove_draft(node.ino)
+        node.failures = 0
 
     async def _settle(self, node: Node, draft: Draft) -> None:
         """The draft equals what the index says: go on from there."""
@@ -477,9 +536,8 @@ class Files:
         await draft.discard()
 
     async def _keep(self, node: Node, draft: Draft) -> None:
-        """Make a draft that could not be stored outlive the process."""
+        """Make a draft that is not in the store outlive the process."""
         node.failures += 1
-        self.upload_errors += 1
         try:
             await draft.spill()
             if draft.stream is not None:
@@ -492,8 +550,8 @@ class Files:
     def _new_target(self, ino: int) -> Target:
         return self._describe(self._index.get(Ino(ino)), new_internal_id())
 
-    def _superseded(self, ino: int, internal_id: str) -> None:
-        self._index.queue_deletion(self._index.get(Ino(ino)).doc_id, internal_id, self._clock())
+    def _superseded(self, doc_id: str, internal_id: str) -> None:
+        self._index.queue_deletion(doc_id, internal_id, self._clock())
 
 
 def without_set_ids(mode: int) -> int:

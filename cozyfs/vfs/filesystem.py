@@ -207,8 +207,11 @@ class FileSystem:
                 self.files.times_changed(inode, changes.mtime_ns is not None)
         if size is not None:
             await self.files.truncate(ino, size, uid)
-            if changes.mtime_ns is not None:
-                self.files.times_changed(self.index.get(ino), True)
+            if changes.mtime_ns is not None:  # as asked for, not when the size was set
+                again = AttributeChanges(mtime_ns=changes.mtime_ns)
+                self.files.times_changed(
+                    self.index.set_attributes(ino, again, self._clock()), True
+                )
         return self.get(ino)
 
     # ---- extended attributes

@@ -39,7 +39,9 @@ class Handle:
         "ahead",
         "append",
         "checked",
+        "content",
         "fh",
+        "hashing",
         "node",
         "readable",
         "uid",
@@ -57,4 +59,8 @@ class Handle:
         self.ahead = ReadAhead()
         self.checked: SequentialHash | None = SequentialHash()
         """None once the content read through this handle was verified or cannot be."""
+        self.content: str | None = None
+        """Internal id of what ``checked`` is fed with."""
+        self.hashing = trio.Lock()
+        """Held while a thread feeds the hash: requests of one handle run side by side."""
         self.wrote = False

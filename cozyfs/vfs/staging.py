@@ -6,6 +6,7 @@ called in threads, for one draft one at a time, but for :meth:`read` which may r
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -14,11 +15,22 @@ from typing import TYPE_CHECKING
 from cozyfs.errors import NoSpace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
+
+
+@contextlib.contextmanager
+def _full_disk_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace("the disk of the state directory is full") from exc
+        raise
 
 
 class StagingFile:
@@ -27,21 +39,18 @@ class StagingFile:
     def __init__(self, path: Path, *, keep: bool = False) -> None:
         self.path = path
         flags = os.O_RDWR | os.O_CLOEXEC | (0 if keep else os.O_CREAT | os.O_TRUNC)
-        self.fd = os.open(path, flags, 0o600)
+        with _full_disk_named():
+            self.fd = os.open(path, flags, 0o600)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """All of *data* at *offset*; NoSpace when the disk is full, with nothing to undo: the
         caller has not yet said that the range is here."""
         view = memoryview(data)
-        try:
+        with _full_disk_named():
             while view:
                 done = os.pwrite(self.fd, view, offset)
                 offset += done
                 view = view[done:]
-        except OSError as exc:
-            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise NoSpace("the disk of the state directory is full") from exc
-            raise
 
     def read(self, offset: int, length: int) -> bytes:
         chunks = []
@@ -64,10 +73,11 @@ class StagingFile:
         )
 
     def sync(self) -> None:
-        os.fsync(self.fd)
+        with _full_disk_named():
+            os.fsync(self.fd)
 
-    def remove(self) -> None:
-        self.close()
+    def unlink(self) -> None:
+        """Its name goes; whoever has it open reads on."""
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:

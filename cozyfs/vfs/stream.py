@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from cozyfs.errors import CozyError, UploadFailed
+from cozyfs.errors import CozyError
 from cozyfs.store.multipart import part_size_at
 
 if TYPE_CHECKING:
@@ -38,6 +38,15 @@ class Part(NamedTuple):
     body: Body
     sent: Callable[[], None]  # called on the loop when the part is in the store
     take_back: Callable[[], None]  # called on the loop when it will not get there
+
+
+class Ending(NamedTuple):
+    """What the upload is to be completed with. Once there has been an attempt, the object may be
+    there although the answer was lost, so that every further attempt has to be the same."""
+
+    size: int  # bytes of the object
+    parts: list[tuple[int, str]]  # number and ETag
+    md5: bytes | None
 
 
 class StreamUpload:
@@ -65,7 +74,9 @@ class StreamUpload:
         """Bytes from 0 on that were given to parts."""
         self.next_number = 1
         self.in_flight = 0
-        self.failed: CozyError | None = None
+        self.failed: CozyError | OSError | None = None
+        self.ending: Ending | None = None
+        """Not None from the first attempt to complete the upload on."""
         self._hash: hashlib._Hash | None = hashlib.md5()
         self._hashed = trio.Event()
         self._hashed.set()
@@ -76,15 +87,18 @@ class StreamUpload:
         """Bytes of the part to dispatch next."""
         return part_size_at(self.dispatched)
 
-    @property
-    def md5(self) -> bytes | None:
-        """Of everything dispatched, once all parts are in; None when a restart lost it."""
-        return self._hash.digest() if self._hash is not None else None
-
-    def resume(self, upload_id: str, etags: dict[int, str], dispatched: int, number: int) -> None:
+    def resume(
+        self,
+        upload_id: str,
+        etags: dict[int, str],
+        dispatched: int,
+        number: int,
+        ending: Ending | None,
+    ) -> None:
         """Continue what an earlier process began; its hash is gone."""
         self.upload_id, self.etags = upload_id, etags
         self.dispatched, self.next_number = dispatched, number
+        self.ending = ending
         self._hash = None
 
     def dispatch(self, part: Part) -> None:
@@ -107,17 +121,37 @@ class StreamUpload:
         while self.in_flight:
             await self._changed.wait()
 
-    async def complete(self) -> str:
-        """Turn the parts into the object; returns its ETag. All parts must have arrived."""
-        if self.upload_id is None:
-            raise UploadFailed("an upload has no parts")
-        return await self._objects.caller.store(
-            self._objects.store.complete_multipart,
-            self._objects.bucket,
+    async def finish(self, tail: Body | None = None) -> tuple[str, Ending]:
+        """Send *tail*, which follows what was dispatched, and turn all into the object; returns
+        its ETag and what it is. All parts must have arrived. The tail stays the caller's, since
+        all this may fail; with an ending there is nothing to send any more."""
+        objects = self._objects
+        upload_id = await self._create()
+        if self.ending is None:
+            etags, size = dict(self.etags), self.dispatched
+            whole = self._hash.copy() if self._hash is not None else None
+            if tail is not None and tail.size:
+                md5 = await objects.caller.disk(_hash_both, whole, tail)
+                etags[self.next_number] = await objects.caller.store(
+                    objects.store.upload_part,
+                    objects.bucket,
+                    self.key,
+                    upload_id,
+                    self.next_number,
+                    tail,
+                    md5=md5,
+                )
+                size += tail.size
+            digest = whole.digest() if whole is not None else None
+            self.ending = Ending(size, sorted(etags.items()), digest)
+        etag = await objects.caller.store(
+            objects.store.complete_multipart,
+            objects.bucket,
             self.key,
-            self.upload_id,
-            sorted(self.etags.items()),
+            upload_id,
+            self.ending.parts,
         )
+        return etag, self.ending
 
     async def abort(self) -> None:
         """Leave nothing behind; best effort."""
@@ -155,7 +189,7 @@ class StreamUpload:
             )
             self.etags[part.number] = etag
             arrived = True
-        except CozyError as exc:
+        except (CozyError, OSError) as exc:  # OSError: the disk under the staging file
             log.warning("a part of an upload failed: %s", exc)
             self.failed = exc
         finally:

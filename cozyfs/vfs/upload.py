@@ -48,13 +48,15 @@ KEEP_IN_CACHE = 1 << 20
 SENDS_AT_ONCE = 4
 
 
-async def upload(
-    draft: Draft, target: Target, objects: Objects, cache: BlockCache
-) -> tuple[Content, str]:
-    """Store the draft; returns what the index is to say and the object's internal id as used
-    (a running stream has its own). Raises StoreError, UploadFailed or NoSpace."""
-    if draft.stream is not None:
-        return await _finish_stream(draft)
+async def upload(draft: Draft, target: Target, objects: Objects, cache: BlockCache) -> Content:
+    """Store the draft; returns what the index is to say. The object is *target*, but for a
+    running stream, which has its own. Raises StoreError, UploadFailed, NoSpace or OSError."""
+    if (stream := draft.stream) is not None:
+        if stream.ending is None or stream.ending.size == draft.size:
+            etag, ending = await draft.finish_stream()
+            size, md5 = ending.size, ending.md5
+            return Content(stream.internal_id, size, size, md5, etag)
+        await draft.rebase()  # an attempt to end it sooner, whose outcome is not known
     slices = draft.table.slice(0, draft.size)
     layout = extents.of_data(
         (start, stop) for start, stop, segment in slices if segment.kind is not Kind.HOLE
@@ -71,17 +73,7 @@ async def upload(
             content = await _copy_and_send(draft, target, objects, cache, planned, trailer)
     if content is None:
         content = await _send_all(draft, target, objects, cache, sparse, layout, trailer)
-    return content, target.internal_id
-
-
-async def _finish_stream(draft: Draft) -> tuple[Content, str]:
-    stream = draft.stream
-    assert stream is not None
-    size = draft.size
-    await draft.settle(size)
-    md5 = stream.md5
-    etag = await stream.complete()
-    return Content(stream.internal_id, size, size, md5, etag), stream.internal_id
+    return content
 
 
 async def _send_all(
@@ -243,7 +235,7 @@ async def _multipart(
         metadata=target.metadata,
     )
     etags: dict[int, str] = {}
-    failed: list[CozyError] = []
+    failed: list[CozyError | OSError] = []
     numbered = iter(enumerate(jobs, 1))
 
     async def work() -> None:
@@ -252,7 +244,7 @@ async def _multipart(
                 return
             try:
                 etags[number] = await job(upload_id, number)
-            except CozyError as exc:
+            except (CozyError, OSError) as exc:  # OSError: the disk under the staging file
                 failed.append(exc)
 
     try:

@@ -19,7 +19,6 @@ from cozyfs.index import Index
 from cozyfs.store import LocalStore
 from cozyfs.threads import Caller
 from cozyfs.values import ROOT_INO, Instance
-from cozyfs.vfs.deletions import delete_due
 from cozyfs.vfs.filesystem import FileSystem
 from cozyfs.vfs.objects import Objects
 
