@@ -83,10 +83,24 @@ def run_mount(options: MountOptions, on_ready: Callable[[], None]) -> None:
         index = open_index(options, store)
         try:
             trio.run(_Mount(options, store, index, on_ready).run)
+        except BaseExceptionGroup as group:
+            # A refusal leaves through the nursery, which wraps it.
+            refusal = group.subgroup(CozyError)
+            if refusal is None:
+                raise
+            raise _first(refusal) from group
         finally:
             index.close()
     finally:
         store.close()
+
+
+def _first(group: BaseExceptionGroup[CozyError]) -> CozyError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, CozyError)
+    return error
 
 
 def open_index(options: MountOptions, store: Store) -> Index:
@@ -147,7 +161,6 @@ class _Mount:
             fs.start()
             show = Presentation(options.uid, options.gid, options.umask)
             _init_fuse(Operations(fs, show), options)
-            _raise_read_ahead(options.mountpoint)
             try:
                 await nursery.start(
                     serve_control, options.state.control_path, self._answer_control
@@ -170,6 +183,10 @@ class _Mount:
         return max(min(DELETION_PAUSE_S, self._options.retention_s), 1.0)
 
     async def _tell_ready(self) -> None:
+        # The answer to a request of our own proves that the mount works, and that the kernel is
+        # done with INIT, which would put its read-ahead back.
+        await self._caller.disk(os.statvfs, self._options.mountpoint)
+        _raise_read_ahead(self._options.mountpoint)
         log.info("%s is mounted at %s", self._options.instance.domain, self._options.mountpoint)
         self._on_ready()
 
