@@ -152,18 +152,19 @@ class ControlClient:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def request(self, op: str, timeout_s: float = 5.0) -> dict[str, Any]:
-        """The one answer to *op*. Raises NoAnswer, or CozyError with what the mount says."""
-        for answer in self.stream(op, timeout_s):
+    def request(self, op: str, timeout_s: float = 5.0, **fields: Any) -> dict[str, Any]:
+        """The one answer to *op*, whose request has these *fields*. Raises NoAnswer, or CozyError
+        with what the mount says."""
+        for answer in self.stream(op, timeout_s, **fields):
             return answer
         raise NoAnswer("the mount ended before it answered")
 
-    def stream(self, op: str, timeout_s: float = 5.0) -> Iterator[dict[str, Any]]:
+    def stream(self, op: str, timeout_s: float = 5.0, **fields: Any) -> Iterator[dict[str, Any]]:
         """Each answer to *op* as it comes, at most *timeout_s* after the one before. Raises as
         :meth:`request` does."""
         with self._connect(timeout_s) as sock:
             try:
-                sock.sendall(json.dumps({"op": op}).encode() + b"\n")
+                sock.sendall(json.dumps({**fields, "op": op}).encode() + b"\n")
                 for line in _lines(sock, timeout_s):
                     answer = json.loads(line)
                     if "error" in answer:

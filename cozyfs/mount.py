@@ -23,6 +23,7 @@ import trio
 from cozyfs.control import serve_control
 from cozyfs.errors import CozyError, InstanceError, UploadFailed
 from cozyfs.fuse.attributes import Presentation
+from cozyfs.fuse.copies import answer_copy
 from cozyfs.fuse.errors import errors
 from cozyfs.fuse.operations import Operations
 from cozyfs.index import Index
@@ -251,6 +252,8 @@ class _Mount:
             await send(self._status())
         elif request.get("op") == "flush":
             await self._flush_with_progress(send)
+        elif request.get("op") == "copy":
+            await answer_copy(self._fs, request, send)
         else:
             raise CozyError("unknown request")
 

@@ -49,6 +49,18 @@ def kernel_mount(path: Path) -> KernelMount | None:
     return found
 
 
+def with_device(device: int) -> list[Path]:
+    """Where cozyfs mounts whose files have ``st_dev`` *device* are to be seen."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    found = []
+    for line in MOUNTINFO.read_text("utf-8", "surrogateescape").splitlines():
+        fields, _, rest = line.partition(" - ")
+        _, _, number, _, mountpoint = fields.split(" ")[:5]
+        if number == wanted and rest.split(" ")[0] == "fuse.cozyfs":
+            found.append(Path(_unescape(mountpoint)))
+    return found
+
+
 def is_dead(path: Path) -> bool:
     """Whether the process behind the mount at *path* has ended: "Transport endpoint is not
     connected"."""
