@@ -140,7 +140,9 @@ class _Mount:
         self._started = time.time()
         self._signals = 0
         self._first_signal = trio.Event()
-        self._patience = trio.CancelScope()  # cancelled by the second signal
+        self._waits: set[trio.CancelScope] = set()  # cancelled when waiting is given up
+        self._gave_up = False
+        self._unmounted = False
         self._fs: FileSystem
 
     async def run(self) -> None:
@@ -175,8 +177,10 @@ class _Mount:
                 await pyfuse3.main()
             finally:
                 # Unmounts if nobody has yet: without us every access would only fail.
+                self._unmounted = True
                 pyfuse3.close(unmount=True)
             await self._store_everything()
+            await self._keep_the_rest()
             nursery.cancel_scope.cancel()
 
     @property
@@ -216,21 +220,30 @@ class _Mount:
             task_status.started()
             async for number in received:
                 self._signals += 1
-                log.info("%s: unmounting", signal.Signals(number).name)
-                self._first_signal.set()
-                if self._signals > 1:
-                    self._patience.cancel()
+                name = signal.Signals(number).name
+                # The first asks for the end; where that is under way already, it is meant to
+                # end the waiting.
+                if self._signals > 1 or self._unmounted:
+                    log.info("%s: no longer waiting for the store", name)
+                    self._gave_up = True
+                    for wait in self._waits:
+                        wait.cancel()
+                else:
+                    log.info("%s: unmounting", name)
+                    self._first_signal.set()
 
     async def _end_on_signal(self) -> None:
         await self._first_signal.wait()
         await self._store_everything()
-        pyfuse3.terminate()
+        if not self._unmounted:
+            pyfuse3.terminate()
 
     async def _store_everything(self) -> None:
-        """Until it is done, or the second signal."""
-        if self._options.read_only:
+        """Until it is done, or waiting is given up."""
+        if self._options.read_only or self._gave_up:
             return
-        with contextlib.suppress(trio.Cancelled), self._patience:
+        with trio.CancelScope() as wait:
+            self._waits.add(wait)
             while True:
                 try:
                     await self._fs.files.flush_all()
@@ -238,8 +251,11 @@ class _Mount:
                 except UploadFailed as exc:
                     log.error("%s; trying again (a signal gives up)", exc)
                     await trio.sleep(RETRY_PAUSE_S)
-        await self._fs.files.keep_all()
-        log.error("%d files are not in the store yet; the next mount stores them", self._pending)
+
+    async def _keep_the_rest(self) -> None:
+        if self._pending:
+            await self._fs.files.keep_all()
+            log.error("%d files are not stored yet; the next mount stores them", self._pending)
 
     @property
     def _pending(self) -> int:
