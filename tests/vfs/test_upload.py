@@ -10,6 +10,7 @@ import os
 
 import pytest
 import trio
+import trio.testing
 from vfs_world import (
     BUCKET,
     KIB,
@@ -23,7 +24,7 @@ from vfs_world import (
     write_all,
 )
 
-from cozyfs.errors import StoreError, StoreUnavailable, UploadFailed
+from cozyfs.errors import NotSupported, StoreError, StoreUnavailable, UploadFailed
 from cozyfs.values import ROOT_INO
 
 OLD = pattern(96 * KIB, 1)
@@ -303,7 +304,6 @@ async def test_a_retry_that_is_killed_has_lost_nothing(small, world):
         await close_quietly(fs, handle)
         world.store.mend()
         world.store.fail("complete_multipart")
-        world.store.before("complete_multipart", lambda: None)
         draft = fs.files._nodes[inode.ino].draft
         await draft.settle()  # the parts are in now; the process dies before the next record
         world.store.lose_uploads(BUCKET)
@@ -325,8 +325,6 @@ async def close_quietly(fs, handle):
 
 
 async def test_a_server_that_cannot_copy_ranges_is_asked_once(small, world):
-    from cozyfs.errors import NotSupported
-
     async with world.mount() as fs:
         ino = await old_file(fs)
         world.store.fail("copy_part", times=1000, error=NotSupported("no"))
