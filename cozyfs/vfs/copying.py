@@ -5,8 +5,8 @@ upload: the object first, then one index transaction. What must not be left behi
 process dies in between, or the transaction fails, is queued for deletion before it is made; the
 transaction takes it off the queue again.
 
-The object keeps the user metadata of its source (one request, CopyObject, takes them along), so
-its key and not its metadata says whose it is.
+The object keeps the user metadata of its source, as CopyObject does, so its key and not its
+metadata says whose it is.
 
 On the event loop; the copy itself runs in a thread of `Caller`.
 """
@@ -37,6 +37,7 @@ from cozyfs.vfs.documents import fields_of_copy
 from cozyfs.vfs.files import without_set_ids
 from cozyfs.vfs.filesystem import CAPABILITY
 from cozyfs.vfs.names import check_name, conflict_name, copy_name, decode
+from cozyfs.vfs.object_copy import copy_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,12 +151,11 @@ class _Copy:
 
     async def _copy_object(self, internal_id: str) -> str:
         objects = self._fs.objects
-        return await objects.caller.store(
-            objects.store.copy,
-            objects.bucket,
+        return await copy_object(
+            objects,
             objects.key(self._source.doc_id, internal_id),
-            objects.bucket,
             objects.key(self._doc_id, self._internal_id),
+            self._source.stored,
         )
 
     def _enter(self, etag: str | None) -> Inode:

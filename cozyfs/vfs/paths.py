@@ -357,7 +357,7 @@ class Paths:
                 with contextlib.suppress(NotFound):  # somebody else has removed it
                     for parent, name in self.fs.index.entries_of(made.ino):
                         self.fs.unlink(parent, name)
-            elif node.handles == 1:
+            elif node.handles == 1 and not node.failures:
                 # What came before was stored when we opened it: the draft is ours alone.
                 async with node.lock:
                     draft, node.draft = node.draft, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import stat
 import threading
 
@@ -17,11 +18,13 @@ from cozyfs.errors import (
     InvalidRequest,
     IsADirectory,
     NotFound,
+    NotSupported,
     ObjectNotFound,
     StoreUnavailable,
 )
 from cozyfs.store import LocalStore
 from cozyfs.values import ROOT_INO
+from cozyfs.vfs import object_copy
 from cozyfs.vfs.copying import copy_file
 from cozyfs.vfs.deletions import delete_due
 from cozyfs.vfs.documents import Documents
@@ -173,6 +176,52 @@ async def test_a_copy_without_a_name_gets_a_free_one(fs, paths):
         "report (copy).txt",
         "report.txt",
     ]
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_a_large_content_is_copied_in_parts(kind, request, tmp_path, monkeypatch):
+    monkeypatch.setattr(object_copy, "WHOLE_UP_TO", 5 * MIB)
+    store = store_named(kind, request)
+    with trio.fail_after(60):
+        async with open_fs(store, tmp_path) as fs:
+            paths = Paths(fs)
+            content = random.Random(1).randbytes(17 * MIB + 3)
+            inode = await paths.write_file("/large", content)
+            monkeypatch.setattr(store, "copy", None)  # not in one request
+
+            copied = await copy_file(fs, inode.ino, ROOT_INO, b"copy")
+
+            assert copied.md5 == inode.md5
+            assert await paths.read_file("/copy") == content
+            found = [
+                store.head(fs.objects.bucket, fs.objects.key(i.doc_id, i.internal_id))
+                for i in (inode, copied)
+            ]
+            assert found[0].metadata == found[1].metadata
+            assert found[0].content_type == found[1].content_type
+            await check(fs)
+    store.close()
+
+
+@pytest.mark.parametrize("error", [NotSupported, StoreUnavailable])
+async def test_a_large_copy_that_fails_in_a_part(fs, paths, store, monkeypatch, error):
+    monkeypatch.setattr(object_copy, "WHOLE_UP_TO", 5 * MIB)
+
+    def refused(*args):
+        raise error("refused")
+
+    monkeypatch.setattr(store, "copy_part", refused)
+    inode = await paths.write_file("/large", bytes(12 * MIB))
+
+    if error is NotSupported:
+        await copy_file(fs, inode.ino, ROOT_INO, b"copy")
+        assert await paths.read_file("/copy") == bytes(12 * MIB)
+    else:
+        with pytest.raises(StoreUnavailable):
+            await copy_file(fs, inode.ino, ROOT_INO, b"copy")
+        assert len(object_keys(fs)) == 1
+
+    assert list(store.list_multipart(fs.objects.bucket, "")) == []
 
 
 # ---- refusals

@@ -62,6 +62,8 @@ async def check(fs):
     assert fs.files.open_files == 0
     assert object_keys(fs) <= expected_keys(fs) | waiting_keys(fs)
     assert expected_keys(fs) <= object_keys(fs)
+    assert not expected_keys(fs) & waiting_keys(fs)
+    assert list(fs.objects.store.list_multipart(fs.objects.bucket, "")) == []
     counted = fs.index.usage
     fs.index.reload()
     assert fs.index.usage == counted
