@@ -9,6 +9,8 @@ the state directory keeps what is left for the next mount.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import logging
 import os
 import signal
@@ -50,6 +52,8 @@ DELETION_PAUSE_S = 60.0
 
 PROGRESS_PAUSE_S = 0.5
 
+_M_ARENA_MAX = -8  # of mallopt(3)
+
 READ_AHEAD_KIB = 1024
 """What the kernel asks for at once of a sequential reader, where we may set it."""
 
@@ -79,6 +83,7 @@ class MountOptions:
 def run_mount(options: MountOptions, on_ready: Callable[[], None]) -> None:
     """Mount, and block until unmounted. Raises CozyError when the mount cannot start;
     *on_ready* is called once it answers requests."""
+    _tame_memory()
     store = options.store()
     try:
         index = open_index(options, store)
@@ -320,6 +325,17 @@ class _Mount:
         if failed:
             raise failed[0]
         await send({"done": True})
+
+
+def _tame_memory() -> None:
+    """What a long-lived process with many threads and large short-lived buffers wants of its
+    allocators. Measured on a sequential read of 1 GiB: 240 MB at most without, 190 MB with."""
+    # By default each thread gets an arena of its own, and freed buffers stay in all of them.
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+    # Nearly nothing here forms cycles, and each full collection would walk every cached inode.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 def _init_fuse(operations: Operations, options: MountOptions) -> None:

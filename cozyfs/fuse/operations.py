@@ -215,6 +215,7 @@ class Operations(pyfuse3.Operations):
     @answered
     async def fsync(self, fh: int, datasync: bool) -> None:
         await self._fs.files.fsync(Fh(fh))
+        await self._fs.sync_tree()
 
     @answered
     async def release(self, fh: int) -> None:
@@ -248,5 +249,4 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        """The tree is in the index already; its transactions are on disk after a sync."""
         await self._fs.sync_tree()

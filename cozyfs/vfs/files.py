@@ -39,6 +39,7 @@ from cozyfs.vfs.draft import Draft, Target, Workshop
 from cozyfs.vfs.nodes import Handle, Node
 from cozyfs.vfs.pool import MemoryPool
 from cozyfs.vfs.upload import upload
+from cozyfs.vfs.walkahead import WalkAhead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,6 +85,7 @@ class Files:
         self._nodes: dict[Ino, Node] = {}
         self._handles: dict[Fh, Handle] = {}
         self._next_fh = 1
+        self._walks = WalkAhead(index)
         self.uploads = 0
         """Drafts being stored right now."""
         self.upload_errors = 0
@@ -157,6 +159,10 @@ class Files:
             except BaseException:
                 self._forget(handle)
                 raise
+        elif handle.node.draft is None:
+            for inode in self._walks.opened(self._index.get(ino)):
+                if self.cache.may_fetch_ahead(inode.size):
+                    self._fetch_small(inode)
         return handle
 
     def open_new(self, inode: Inode, flags: int, uid: int) -> Handle:
@@ -345,6 +351,12 @@ class Files:
                 log.warning("inode %d still cannot be stored: %s", node.ino, exc)
 
     # ---- inside
+
+    def _fetch_small(self, inode: Inode) -> None:
+        """Fetch a small file that is likely to be opened next."""
+        ref = self._objects.ref(inode)
+        if ref is not None:
+            self._nursery.start_soon(self.cache.fetch_ahead, ref, 0, ref.size)
 
     def _waiting(self) -> list[Node]:
         nodes = (n for n in self._nodes.values() if n.draft is not None and n.draft.dirty)

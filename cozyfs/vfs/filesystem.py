@@ -247,9 +247,9 @@ class FileSystem:
         self.index.remove_xattr(ino, name, self._clock())
 
     async def sync_tree(self) -> None:
-        """fsync of a directory: the tree as it is now is on this machine's disk."""
+        """The tree as it is now is on this machine's disk when this returns."""
         if not self.read_only:
-            self.index.sync()
+            await self.objects.caller.disk(self.index.sync)
 
     @property
     def has_capabilities(self) -> bool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FIRST_WINDOW = 1 << 20
-LARGEST_WINDOW = 32 << 20
+LARGEST_WINDOW = 16 << 20
 CHUNK = 4 << 20
 """Bytes a ranged GET of read-ahead brings; several are in flight."""
 
