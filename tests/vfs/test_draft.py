@@ -455,5 +455,5 @@ async def test_an_unlinked_stream_leaves_nothing(small, world):
         assert await fs.files.read(handle.fh, 0, 10) == DATA[:10]
         await write_all(fs, handle, DATA, offset=len(DATA), step=4 * KIB)
         await close(fs, handle)
-        await trio.testing.wait_all_tasks_blocked()
+        await world.settled()
         world.check(fs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 from hypothesis import given
@@ -47,7 +48,7 @@ def test_all_data_is_in_an_extent_and_only_short_holes_are(pairs):
     made = extents.of_data(data)
     for start, stop in data:
         assert any(e.start <= start and stop <= e.start + e.length for e in made)
-    for before, after in zip(made, made[1:], strict=False):
+    for before, after in itertools.pairwise(made):
         assert after.start - (before.start + before.length) >= MIN_HOLE
 
 

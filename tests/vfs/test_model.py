@@ -7,13 +7,13 @@ and everything is compared: bytes, memory, staging folder, objects, multipart up
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import tempfile
 from pathlib import Path
 
 import trio
-import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vfs_world import KIB, USER, World, close, create, pattern, read_file
@@ -220,7 +220,7 @@ def test_files_hold_what_programs_wrote(small, index_template, program, write_bu
                 await machine.run(operation)
             await machine.compare()
             await machine.close_all()
-            await trio.testing.wait_all_tasks_blocked()
+            await world.settled()
             world.check(fs)
             await machine.delete()
         async with world.mount() as fs:
@@ -259,19 +259,16 @@ def test_failing_requests_lose_nothing(
                         unclear = True
                         break
             for slot in list(machine.model.open):
-                try:
+                with contextlib.suppress(CozyError):
                     await machine.close(slot)
-                except CozyError:
-                    pass
             world.store.mend()
             if not killed:
                 await fs.files.retry_failed()
-            await trio.testing.wait_all_tasks_blocked()
         async with world.mount() as fs:
             await fs.files.retry_failed()
             if not unclear:
                 await machine.compare_files(fs)
-            world.check(fs)
+            world.check(fs, killed=True)
             await delete_all(fs)
             assert world.keys() == world.referenced(fs)
 

@@ -365,7 +365,7 @@ async def test_a_file_unlinked_while_it_is_stored_leaves_nothing(small, world):
             fs.unlink(ROOT_INO, b"f")
             gate.open()
         assert inode.ino not in fs.files._nodes
-        await trio.testing.wait_all_tasks_blocked()
+        await world.settled()
         world.check(fs)
 
 
@@ -377,7 +377,7 @@ async def test_a_failed_file_that_is_unlinked_is_forgotten(small, world):
         with pytest.raises(UploadFailed):
             await close(fs, handle)
         fs.unlink(ROOT_INO, b"f")
-        await trio.testing.wait_all_tasks_blocked()
+        await world.settled()
         world.check(fs)
 
 
