@@ -52,6 +52,13 @@ DELETION_PAUSE_S = 60.0
 
 PROGRESS_PAUSE_S = 0.5
 
+IDLE_TASKS = 16
+"""Tasks that wait for requests; fewer would be ended and started anew by every burst."""
+
+MOST_TASKS = 10_000
+"""Requests answered at once. Far above what threads carry: requests that wait for the store,
+however many in an outage, must not keep those from an answer that need only the index."""
+
 _M_ARENA_MAX = -8  # of mallopt(3)
 
 READ_AHEAD_KIB = 1024
@@ -179,7 +186,7 @@ class _Mount:
                     nursery.start_soon(self._again, self._deletion_pause, self._delete_due)
                 nursery.start_soon(self._end_on_signal)
                 nursery.start_soon(self._tell_ready)
-                await pyfuse3.main()
+                await pyfuse3.main(min_tasks=IDLE_TASKS, max_tasks=MOST_TASKS)
             finally:
                 # Unmounts if nobody has yet: without us every access would only fail.
                 self._unmounted = True

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 FIRST_WINDOW = 1 << 20
 LARGEST_WINDOW = 16 << 20
-CHUNK = 4 << 20
+CHUNK = 2 << 20
 """Bytes a ranged GET of read-ahead brings; several are in flight."""
 
 EARLY = 4 << 20
