@@ -13,6 +13,7 @@ from array import array
 from contextlib import asynccontextmanager
 
 import trio
+import trio.testing
 from failing_store import FailingStore
 
 from cozyfs.index import Index
@@ -104,6 +105,7 @@ class World:
     async def settled(self):
         """What was dropped is cleaned up in the background: until that is done."""
         with trio.fail_after(10):
+            await trio.testing.wait_all_tasks_blocked()
             while self.uploads() or self.staged():  # noqa: ASYNC110  a folder has no event
                 await trio.sleep(0.002)
 

@@ -1,0 +1,78 @@
+"""Objects that nothing refers to any more."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from vfs_world import BUCKET, new_file
+
+from cozyfs.errors import StoreUnavailable
+from cozyfs.values import ROOT_INO
+from cozyfs.vfs import deletions
+from cozyfs.vfs.deletions import delete_due
+
+
+async def removed_files(fs, count):
+    for i in range(count):
+        await new_file(fs, b"%d" % i, b"data %d" % i)
+        fs.unlink(ROOT_INO, b"%d" % i)
+
+
+async def test_an_object_waits_for_its_time(world):
+    async with world.mount() as fs:
+        await removed_files(fs, 1)
+        assert await delete_due(fs.index, fs.objects, 3600.0, set) == 0
+        assert len(world.keys()) == 1
+        assert await delete_due(fs.index, fs.objects, -1.0, set) == 1
+        assert world.keys() == set()
+        assert fs.index.pending_deletions() == 0
+
+
+async def test_objects_are_deleted_in_batches(world, monkeypatch):
+    monkeypatch.setattr(deletions, "BATCH", 2)
+    async with world.mount() as fs:
+        await removed_files(fs, 5)
+        assert await delete_due(fs.index, fs.objects, -1.0, set) == 5
+        assert world.store.calls["delete_many"] == 3
+        assert world.keys() == set()
+
+
+async def test_what_the_store_did_not_confirm_is_tried_again(world):
+    async with world.mount() as fs:
+        await removed_files(fs, 2)
+        for applied in (False, True):
+            world.store.fail("delete_many", applied=applied)
+            with pytest.raises(StoreUnavailable):
+                await delete_due(fs.index, fs.objects, -1.0, set)
+            assert fs.index.pending_deletions() == 2
+        assert await delete_due(fs.index, fs.objects, -1.0, set) == 2
+        assert fs.index.pending_deletions() == 0
+
+
+async def test_an_object_in_use_starts_to_wait_anew(world, monkeypatch):
+    """Also when a whole batch of them is in use: the ones behind are deleted."""
+    monkeypatch.setattr(deletions, "BATCH", 1)
+    async with world.mount() as fs:
+        await removed_files(fs, 3)
+        used = set(sorted(world.keys())[:2])
+        before = time.time_ns()
+        assert await delete_due(fs.index, fs.objects, 0.0, lambda: used) == 1
+        assert world.keys() == used
+        waiting = fs.index.due_deletions(time.time_ns() + 1, 10)
+        assert len(waiting) == 2
+        assert all(row.queued_ns >= before for row in waiting)
+
+
+async def test_nothing_to_delete_asks_the_store_nothing(world):
+    async with world.mount() as fs:
+        assert await delete_due(fs.index, fs.objects, -1.0, set) == 0
+        assert world.store.calls["delete_many"] == 0
+
+
+async def test_an_object_that_is_gone_already_is_forgotten(world):
+    async with world.mount() as fs:
+        await removed_files(fs, 1)
+        world.store.inner.delete_many(BUCKET, world.keys())
+        assert await delete_due(fs.index, fs.objects, -1.0, set) == 1
+        assert fs.index.pending_deletions() == 0
