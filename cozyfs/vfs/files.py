@@ -150,6 +150,7 @@ class Files:
         writing = flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC
         if writing and self.read_only:
             raise ReadOnly("the mount is read-only")
+        inode = self._index.get(ino)
         handle = self._add(ino, flags, uid)
         if flags & os.O_TRUNC:
             try:
@@ -160,9 +161,9 @@ class Files:
                 self._forget(handle)
                 raise
         elif handle.node.draft is None:
-            for inode in self._walks.opened(self._index.get(ino)):
-                if self.cache.may_fetch_ahead(inode.size):
-                    self._fetch_small(inode)
+            for small in self._walks.opened(inode):
+                if self.cache.may_fetch_ahead(small.size):
+                    self._fetch_small(small)
         return handle
 
     def open_new(self, inode: Inode, flags: int, uid: int) -> Handle:

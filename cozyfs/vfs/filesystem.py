@@ -11,12 +11,20 @@ count), so that what is open stays readable and writable; `forget` and `release`
 
 from __future__ import annotations
 
+import logging
 import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from cozyfs.errors import InvalidRequest, NoSuchAttribute, NotFound, NotPermitted, ReadOnly
+from cozyfs.errors import (
+    CozyError,
+    InvalidRequest,
+    NoSuchAttribute,
+    NotFound,
+    NotPermitted,
+    ReadOnly,
+)
 from cozyfs.store.keys import new_doc_id
 from cozyfs.values import TRASH_INO, AttributeChanges, Ino, Inode
 from cozyfs.vfs import acl
@@ -34,6 +42,8 @@ if TYPE_CHECKING:
     from cozyfs.values import Instance
     from cozyfs.vfs.nodes import Handle
     from cozyfs.vfs.objects import Objects
+
+log = logging.getLogger(__name__)
 
 NO_QUOTA = 1 << 50
 """Bytes that `df` shows as free where the instance has no quota."""
@@ -366,6 +376,10 @@ class FileSystem:
                 self.files.dropped(ino)
         except NotFound:
             pass
+        except CozyError as exc:
+            # Nobody waits for an answer, and an error would end the mount: a full disk, say. The
+            # next start removes what has no names.
+            log.error("inode %d, which has no names, could not be removed: %s", ino, exc)
 
     def _describe(self, inode: Inode, internal_id: str) -> Target:
         """The object that a content of *inode* is stored as, with the metadata that finds its

@@ -21,6 +21,7 @@ from cozyfs.errors import (
     IllegalName,
     NameNotUtf8,
     NameTooLong,
+    NoSpace,
     NoSuchAttribute,
     NotFound,
     NotPermitted,
@@ -88,6 +89,31 @@ async def test_forgetting_what_has_names_changes_nothing(world):
         ino = await new_file(fs, b"f", b"x")
         fs.forget([(ino, 5), (ROOT_INO, 1), (99999, 1)])
         assert await read_file(fs, ino) == b"x"
+
+
+async def test_forgetting_raises_nothing_when_the_index_has_no_room(world, monkeypatch, caplog):
+    """No request waits for it, and an error would end the mount."""
+
+    def full(*_):
+        raise NoSpace("the disk is full")
+
+    async with world.mount() as fs:
+        ino = await new_file(fs, b"f", b"x")
+        fs.remember(ino)
+        fs.unlink(ROOT_INO, b"f")
+        monkeypatch.setattr(fs.index, "drop", full)
+        fs.forget([(ino, 1)])
+        assert "could not be removed" in caplog.text
+    async with world.mount() as fs:
+        assert not is_there(fs, ino)
+        world.check(fs)
+
+
+async def test_what_is_not_there_cannot_be_opened(world):
+    async with world.mount() as fs:
+        with pytest.raises(NotFound):
+            await fs.files.open(99999, os.O_RDONLY, USER)
+        world.check(fs)
 
 
 async def test_a_removed_directory_goes_when_it_is_forgotten(world):
