@@ -15,6 +15,10 @@
     +-- UploadFailed               a draft could not become an object; it is kept and retried
     +-- NoSpace                    the staging disk is full
     +-- InstanceError              an instance is unknown, exists already, or is in use
+    +-- JournalError               the tree and its journal in the store do not fit together
+    |   +-- JournalDamaged  JournalDiverged
+    +-- LeaseError                 who may write an instance
+        +-- LeaseHeld  LeaseLost
 
 Messages say what happened, to which path, and what to do. They never carry bucket names, object
 keys, endpoints' answers or credentials: those go to the debug log (credentials nowhere).
@@ -188,3 +192,35 @@ class NoSpace(CozyError):
 
 class InstanceError(CozyError):
     """An instance is unknown, exists already, is in use, or its index is elsewhere."""
+
+
+# ---- the journal and the lease
+
+
+class JournalError(CozyError):
+    """The tree on this machine and its journal in the store do not fit together."""
+
+
+class JournalDamaged(JournalError):
+    """A journal object or a snapshot is missing, unreadable, or does not fit the tree."""
+
+
+class JournalDiverged(JournalError):
+    """This machine has changes that were never stored, and another one has written since."""
+
+
+class LeaseError(CozyError):
+    """The right to write an instance, which one mount at a time has."""
+
+
+class LeaseHeld(LeaseError):
+    """Another mount has it."""
+
+    errno = errno.EBUSY
+
+
+class LeaseLost(LeaseError):
+    """Another mount has taken it, or may have: nothing is written here any more."""
+
+    # As a disk that was remounted read-only after an error: reading goes on.
+    errno = errno.EROFS

@@ -5,6 +5,7 @@ What the layer above uses is named in ``__all__``; the tables are described in `
 
 from cozyfs.index.database import JOURNALED_TABLES, LOCAL_TABLES, SCHEMA_VERSION
 from cozyfs.index.deletions import Deletion
+from cozyfs.index.outbox import NO_CHANGES, Batch, Changes, grouped
 from cozyfs.index.renaming import EXCHANGE, NOREPLACE, RenameResult
 from cozyfs.index.rows import MAX_LINKS
 from cozyfs.index.tree import CACHE_SIZE, Index
@@ -17,9 +18,13 @@ __all__ = [
     "LOCAL_TABLES",
     "MAX_LINKS",
     "NOREPLACE",
+    "NO_CHANGES",
     "SCHEMA_VERSION",
+    "Batch",
+    "Changes",
     "Deletion",
     "Index",
     "RenameResult",
     "Usage",
+    "grouped",
 ]

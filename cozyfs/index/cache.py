@@ -101,6 +101,9 @@ class Cache:
             del self._groups[ino >> GROUP_BITS][ino]
         self._listings.pop(ino, None)
 
+    def forget_listing(self, parent: Ino) -> None:
+        self._listings.pop(parent, None)
+
     def _group(self, key: int) -> dict[Ino, Inode]:
         try:
             return self._groups[key]

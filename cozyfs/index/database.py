@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 JOURNALED_TABLES = ("inodes", "entries", "xattrs", "documents", "deletions", "facts")
 """The tree: what a session records and a journal carries to other machines."""
 
-LOCAL_TABLES = ("drafts", "settings")
+LOCAL_TABLES = ("drafts", "settings", "outbox")
 """Facts of this machine, never journaled."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 APPLICATION_ID = 0x636F7A79  # "cozy"
 
@@ -42,7 +42,14 @@ checkpoints write each of them to the database less often, and fsync less often 
 
 Migration = Callable[[apsw.Connection], None]
 
-MIGRATIONS: Mapping[int, Migration] = {}
+
+def _add_outbox(connection: apsw.Connection) -> None:
+    connection.execute(
+        "CREATE TABLE outbox (seq INTEGER PRIMARY KEY, changeset BLOB NOT NULL) STRICT"
+    )
+
+
+MIGRATIONS: Mapping[int, Migration] = {1: _add_outbox}
 """From version n to n + 1. Version 1 is the first there was."""
 
 
@@ -55,6 +62,18 @@ class Participant(Protocol):
         """The tables are as they were at :meth:`transaction_began`."""
 
 
+class Recorder(Protocol):
+    """Writes down what a transaction changes, as a part of it (`cozyfs.index.outbox`)."""
+
+    def about_to_run(self, sql: str) -> None:
+        """Inside the transaction, before each statement that changes rows."""
+
+    def about_to_commit(self) -> None:
+        """The last moment to write; may raise apsw.Error, which undoes the transaction."""
+
+    def transaction_ended(self, *, committed: bool) -> None: ...
+
+
 class Database:
     """One open file. Build with :meth:`create` or :meth:`open`."""
 
@@ -63,6 +82,7 @@ class Database:
         self.connection = connection
         self.read_only = read_only
         self.participant: Participant | None = None
+        self.recorder: Recorder | None = None
         self._transaction = _Transaction(self)
         self._durable_transaction = _DurableTransaction(self)
         # One element per open `with`: the number of writes when it was entered.
@@ -159,6 +179,8 @@ class Database:
             raise CozyError("the transaction has failed already") from self._doomed
         self._writes += 1
         try:
+            if self.recorder is not None:
+                self.recorder.about_to_run(sql)
             self.connection.execute(sql, bindings)
         except apsw.Error as exc:
             self._doom(exc)
@@ -237,12 +259,18 @@ class Database:
 
     def _commit(self) -> None:
         try:
+            if self.recorder is not None:
+                self.recorder.about_to_commit()
             self.connection.execute("COMMIT")
         except apsw.Error as exc:
             self._undo()
             raise translated(exc, self.path) from exc
+        if self.recorder is not None:
+            self.recorder.transaction_ended(committed=True)
 
     def _undo(self) -> None:
+        if self.recorder is not None:
+            self.recorder.transaction_ended(committed=False)
         try:
             # After SQLITE_FULL, SQLITE_IOERR and some others SQLite has rolled back by itself.
             if self.connection.in_transaction:

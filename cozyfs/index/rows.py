@@ -65,6 +65,12 @@ class Rows:
         # The block may have been reserved by the transaction that is gone.
         self._next_ino = self._ino_limit = 0
 
+    def _reload(self) -> None:
+        """Forget what is in memory: rows were changed behind it."""
+        self._counter = UsageCounter(self._db.row(SCAN))
+        self._cache.clear()
+        self._next_ino = self._ino_limit = 0
+
     # ---- finding
 
     def _find(self, ino: Ino) -> Inode | None:

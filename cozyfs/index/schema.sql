@@ -1,4 +1,4 @@
--- The index of one instance: schema version 1.
+-- The index of one instance: schema version 2.
 --
 -- This file makes a new index; cozyfs/index/database.py brings older ones up to it and knows the
 -- version (PRAGMA user_version) and the mark of our files (PRAGMA application_id).
@@ -121,3 +121,12 @@ CREATE TABLE settings (
     name  TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Changes of the journaled tables that are not in the journal of the bucket yet: one row for each
+-- transaction that made any, written by that transaction. Empty where nothing is recorded.
+--   seq        in the order of the transactions; counted on while the file is open
+--   changeset  as the session extension writes it
+CREATE TABLE outbox (
+    seq       INTEGER PRIMARY KEY,
+    changeset BLOB NOT NULL
+) STRICT;

@@ -20,8 +20,8 @@ from cozyfs.index.attributes import Attributes
 from cozyfs.index.database import Database
 from cozyfs.index.deletions import Deletions
 from cozyfs.index.documents import Documents
-from cozyfs.index.local import Local
 from cozyfs.index.naming import Naming
+from cozyfs.index.outbox import Outbox
 from cozyfs.index.reading import Reading
 from cozyfs.index.renaming import Renaming
 from cozyfs.index.rows import INSERT_ENTRY, INSERT_INODE
@@ -49,7 +49,7 @@ CACHE_SIZE = 100_000
 FIRST_FREE_INO = 3
 
 
-class Index(Reading, Naming, Renaming, Attributes, Xattrs, Documents, Deletions, Local):
+class Index(Reading, Naming, Renaming, Attributes, Xattrs, Documents, Deletions, Outbox):
     """Build with :meth:`create` or :meth:`open`; ends with :meth:`close` or ``with``.
 
     Any method may raise NoSpace (nothing was changed, the index stays usable), InstanceError
@@ -126,9 +126,7 @@ class Index(Reading, Naming, Renaming, Attributes, Xattrs, Documents, Deletions,
 
     def reload(self) -> None:
         """Forget what is in memory, after rows were changed through :attr:`connection`."""
-        self._counter = UsageCounter(self._db.row(SCAN))
-        self._cache.clear()
-        self._next_ino = self._ino_limit = 0
+        self._reload()
 
 
 def _first_inodes(uid: int, gid: int, now_ns: int) -> list[Inode]:

@@ -28,6 +28,10 @@ def made(path):
     return path
 
 
+def columns(index, table):
+    return index.connection.execute(f"PRAGMA table_xinfo({table})").fetchall()
+
+
 class TestOpening:
     def test_what_was_made_is_there_after_reopening(self, made):
         with Index.open(made) as index:
@@ -117,22 +121,33 @@ class TestVersions:
     def test_migrations_run_in_order_in_one_transaction(self, made):
         connection = apsw.Connection(str(made))
         steps = {
-            1: lambda c: c.execute("ALTER TABLE facts ADD COLUMN extra INTEGER DEFAULT 5"),
-            2: lambda c: c.execute("UPDATE facts SET extra = extra + 1"),
+            SCHEMA_VERSION: lambda c: c.execute(
+                "ALTER TABLE facts ADD COLUMN extra INTEGER DEFAULT 5"
+            ),
+            SCHEMA_VERSION + 1: lambda c: c.execute("UPDATE facts SET extra = extra + 1"),
         }
-        migrate(connection, made, version=3, migrations=steps)
-        assert connection.pragma("user_version") == 3
+        migrate(connection, made, version=SCHEMA_VERSION + 2, migrations=steps)
+        assert connection.pragma("user_version") == SCHEMA_VERSION + 2
         assert connection.execute("SELECT extra FROM facts").fetchall() == [(6,)]
         connection.close()
+
+    def test_version_1_gets_an_empty_outbox_and_keeps_its_tree(self, made):
+        connection = apsw.Connection(str(made))
+        connection.execute("DROP TABLE outbox; PRAGMA user_version = 1")
+        connection.close()
+        with Index.open(made) as index, Index.create(f"{made}-2", uid=0, gid=0, now_ns=T0) as new:
+            assert names(index, ROOT_INO) == [TRASH_NAME, b"a"]
+            assert index.outbox_size() == (0, 0)
+            assert columns(index, "outbox") == columns(new, "outbox")
 
     def test_failed_migration_changes_nothing(self, made):
         connection = apsw.Connection(str(made))
         steps = {
-            1: lambda c: c.execute("ALTER TABLE facts ADD COLUMN extra INTEGER"),
-            2: lambda c: c.execute("UPDATE nonsense SET x = 1"),
+            SCHEMA_VERSION: lambda c: c.execute("ALTER TABLE facts ADD COLUMN extra INTEGER"),
+            SCHEMA_VERSION + 1: lambda c: c.execute("UPDATE nonsense SET x = 1"),
         }
         with pytest.raises(apsw.SQLError):
-            migrate(connection, made, version=3, migrations=steps)
+            migrate(connection, made, version=SCHEMA_VERSION + 2, migrations=steps)
         assert connection.pragma("user_version") == SCHEMA_VERSION
         assert len(connection.execute("SELECT * FROM facts").fetchall()[0]) == 2
         connection.close()
