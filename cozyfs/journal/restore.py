@@ -1,0 +1,197 @@
+"""Getting a tree back from the bucket alone: the newest good snapshot, then the journal after it.
+
+Nothing in the bucket is ever changed here. What is damaged or missing is told, never glossed
+over: a snapshot that is not good gives way to an older one with more journal, the journal is
+applied up to the first object that is missing or damaged, and the report says what is beyond.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cozyfs.errors import InstanceError, JournalDamaged, ObjectNotFound
+from cozyfs.index import Index
+from cozyfs.index.journal import Position, decode
+from cozyfs.journal.chain import history, is_void
+from cozyfs.journal.follow import check_follows
+from cozyfs.journal.snapshots import fetch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cozyfs.index.snapshot import SnapshotInfo
+    from cozyfs.journal.objects import Entry, JournalObjects
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Bytes read so far, and of how many; may be called in a worker thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredTo:
+    """What was got back, and what was not."""
+
+    position: Position
+    created_ns: int  # of the last snapshot or journal object in it, by its writer's clock
+    snapshot: tuple[int, int]  # epoch and sequence of the one that was used
+    applied: int  # journal objects after it
+    problems: tuple[str, ...]  # for people, in the order they were met
+    lost: int  # journal objects that exist but cannot be applied
+
+    @property
+    def is_complete(self) -> bool:
+        """Everything that was ever stored is in it, whatever had to be gone around."""
+        return self.lost == 0
+
+
+async def restore(
+    objects: JournalObjects, target: Path, progress: Progress | None = None
+) -> RestoredTo | None:
+    """Make the index *target* as the bucket has it; None where the bucket has no journal and no
+    snapshot. *target* appears only when all is done, synced to disk.
+
+    Raises InstanceError when *target* exists, JournalDamaged when no snapshot is good (nothing is
+    made then), StoreError, NoSpace."""
+    if await objects.caller.disk(target.exists):
+        raise InstanceError(f"{target} exists already")
+    snapshots, journal = await objects.snapshots(), await objects.journal_after()
+    if not snapshots and not journal:
+        return None
+    work = target.with_name(target.name + ".restoring")
+    _remove(work)
+    try:
+        result = await _Restore(objects, work, snapshots, journal, progress).run()
+        await objects.caller.disk(_move_into_place, work, target)
+    finally:
+        _remove(work)
+    return result
+
+
+class _Restore:
+    def __init__(
+        self,
+        objects: JournalObjects,
+        work: Path,
+        snapshots: list[Entry],
+        journal: list[Entry],
+        progress: Progress | None,
+    ) -> None:
+        self._objects = objects
+        self._work = work
+        self._snapshots = [s for s in snapshots if not is_void(s.epoch, s.sequence, journal)]
+        self._journal = history(journal)
+        self._progress = progress
+        self._problems: list[str] = []
+        self._done = self._total = 0
+
+    async def run(self) -> RestoredTo:
+        entry, info = await self._newest_good()
+        after = [e for e in self._journal if e.place > entry.place]
+        index = await self._objects.caller.disk(_open, self._work)
+        try:
+            applied, created_ns = await self._replay(index, after)
+            position = index.position
+            assert position is not None
+        finally:
+            await self._objects.caller.disk(index.close)
+        return RestoredTo(
+            position,
+            created_ns or info.created_ns,
+            entry.place,
+            applied,
+            tuple(self._problems),
+            len(after) - applied,
+        )
+
+    async def _newest_good(self) -> tuple[Entry, SnapshotInfo]:
+        for entry in reversed(self._snapshots):
+            after = sum(e.size for e in self._journal if e.place > entry.place)
+            self._total = self._done + entry.size + after
+            begun = self._done
+            try:
+                info = await fetch(
+                    self._objects,
+                    entry,
+                    self._work,
+                    lambda at, begun=begun: self._read(begun + at),  # type: ignore[misc]
+                )
+            except (JournalDamaged, ObjectNotFound) as exc:
+                self._problem(f"snapshot {entry.epoch}-{entry.sequence}: {exc}")
+                continue
+            if info.position.place != entry.place:
+                self._problem(f"snapshot {entry.epoch}-{entry.sequence} has another's name")
+                _remove(self._work)
+                continue
+            return entry, info
+        raise JournalDamaged(
+            "the tree cannot be restored: "
+            + ("; ".join(self._problems) or "there is no snapshot, only journal")
+        )
+
+    async def _replay(self, index: Index, entries: list[Entry]) -> tuple[int, int]:
+        """How many were applied, and when the last of them was made."""
+        applied = created_ns = 0
+        async with contextlib.aclosing(self._objects.contents(entries)) as contents:
+            async for entry, data in contents:
+                try:
+                    if isinstance(data, Exception):
+                        raise data
+                    created_ns = await self._objects.caller.disk(_apply, index, data)
+                except (JournalDamaged, ObjectNotFound) as exc:
+                    self._problem(
+                        f"journal object {entry.epoch}-{entry.sequence}: {exc}; it and"
+                        f" {len(entries) - applied - 1} after it cannot be restored"
+                    )
+                    break
+                applied += 1
+                self._read(self._done + entry.size)
+        return applied, created_ns
+
+    def _read(self, done: int) -> None:
+        self._done = done
+        if self._progress is not None:
+            self._progress(min(done, self._total), self._total)
+
+    def _problem(self, text: str) -> None:
+        log.error("%s", text)
+        self._problems.append(text)
+
+
+def _open(path: Path) -> Index:
+    index = Index.open(path, cache_size=0)
+    # Nobody reads it yet, and it is synced as a whole at the end.
+    index.connection.execute("PRAGMA synchronous = OFF")
+    return index
+
+
+def _apply(index: Index, data: bytes) -> int:
+    record, position = decode(data)
+    current = index.position
+    assert current is not None
+    check_follows(record, current)
+    index.apply_unseen(record.changeset, position)
+    return record.created_ns
+
+
+def _move_into_place(work: Path, target: Path) -> None:
+    for path, flags in ((work, os.O_RDONLY), (target.parent, os.O_RDONLY | os.O_DIRECTORY)):
+        fd = os.open(path, flags)
+        try:
+            os.fsync(fd)
+            if path == work:
+                # Never over an index that appeared meanwhile.
+                os.link(work, target)
+        finally:
+            os.close(fd)
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}{suffix}")
