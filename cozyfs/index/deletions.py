@@ -43,6 +43,11 @@ class Deletions(Rows):
                 list(rows),
             )
 
+    def is_queued(self, doc_id: str, internal_id: str) -> bool:
+        """Whether an object waits for its deletion."""
+        sql = "SELECT 1 FROM deletions WHERE doc_id = ? AND internal_id = ?"
+        return self._db.row(sql, (doc_id, internal_id)) is not None
+
     def pending_deletions(self) -> int:
         """How many objects wait."""
         (count,) = self._db.row("SELECT count(*) FROM deletions")

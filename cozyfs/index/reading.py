@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from stat import S_ISDIR
+from typing import TYPE_CHECKING
 
 from cozyfs.errors import NotADirectory, NotFound
 from cozyfs.index.rows import COLUMNS, INODE_COLUMNS, Rows
 from cozyfs.values import ROOT_INO, Ino, Inode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _SELECT_PAGE = f"""
     SELECT {INODE_COLUMNS}, e.name FROM entries e JOIN inodes i ON i.ino = e.ino
@@ -82,6 +87,15 @@ class Reading(Rows):
         if path.endswith(b"/") and not S_ISDIR(inode.mode):
             raise NotADirectory(f"{path!r} is not a directory")
         return inode
+
+    def with_doc_ids(self, doc_ids: Iterable[str]) -> dict[str, Inode]:
+        """The inodes of these documents, of those that exist. One scan of all inodes, whatever
+        is asked for: nothing else looks for documents, so there is no index for it."""
+        rows = self._db.rows(
+            f"SELECT {COLUMNS} FROM inodes WHERE doc_id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(doc_ids)),),
+        )
+        return {inode.doc_id: inode for inode in map(Inode._make, rows)}
 
     def orphans(self) -> list[Inode]:
         """Removed, but kept for handles that were open: what start-up has to drop."""
