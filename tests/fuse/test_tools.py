@@ -79,7 +79,8 @@ def test_git_works_in_the_mount(place, outside):
     git checkout -q -b other; git mv file1 file31; echo x >> file2; git commit -q -a -m second
     git checkout -q main; git merge -q other; git gc -q
     cd ..; git clone -q repo clone
-    git -C clone fsck --strict 2>/dev/null; git -C repo status --porcelain; git -C clone log --format=%s
+    git -C clone fsck --strict 2>/dev/null; git -C repo status --porcelain
+    git -C clone log --format=%s
     """
     assert sh(script, place).split() == ["second", "first"]
 
@@ -167,8 +168,8 @@ def of(name):
     os.stat(name)
     return "fine"
 names = {"cr": b"a\rb", "lf": b"a\nb", "latin1": b"caf\xe9", "long": b"x" * 256,
-         "longest": b"x" * 255, "utf8": "\u65e5\u672c\U0001f600".encode(), "blank": b" ", "dots": b"...",
-         "back": b"a\\b"}
+         "longest": b"x" * 255, "utf8": "\u65e5\u672c\U0001f600".encode(), "blank": b" ",
+         "dots": b"...", "back": b"a\\b"}
 print(json.dumps({key: of(name) for key, name in names.items()}))
 """
 
@@ -358,6 +359,7 @@ for _ in range(2):
         db.executemany("insert into t values (?)", [(n,) for n in range(100)])
     db.close()
 db = sqlite3.connect(sys.argv[1] + "/db")
-print(*db.execute("select count(*), sum(n) from t").fetchone(), *db.execute("pragma integrity_check"))
+print(*db.execute("select count(*), sum(n) from t").fetchone())
+print(*db.execute("pragma integrity_check").fetchone())
 """
-    assert python(code, place) == "200 9900 ('ok',)\n"
+    assert python(code, place) == "200 9900\nok\n"
