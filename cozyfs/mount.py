@@ -178,7 +178,10 @@ class _Mount:
                 left = await unfinished_uploads(objects, fs.files.objects_in_use)
                 nursery.start_soon(abort_uploads, objects, left)
             show = Presentation(options.uid, options.gid, options.umask)
-            _init_fuse(Operations(fs, show), options)
+            operations = Operations(fs, show)
+            # Where ACLs are on, the kernel checks permissions whatever else it was told.
+            operations.enable_acl = options.default_permissions
+            _init_fuse(operations, options)
             try:
                 await nursery.start(
                     serve_control, options.state.control_path, self._answer_control
