@@ -25,12 +25,16 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 DOMAIN = "alice.example.com"
 
 TIMEOUT_S = 30.0
 """For a command: those of the tests take a second or two."""
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 ALARMING = re.compile(r" (ERROR|CRITICAL) |Traceback|^Exception ignored|^Fatal ", re.MULTILINE)
 

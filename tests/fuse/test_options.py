@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
-from mounting import run, sh
+from mounting import root_only, run, sh
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 
 @pytest.fixture

@@ -159,14 +159,17 @@ os.write(fd, b"x" * 3000000); print("written", flush=True); time.sleep(60)
 
 def test_fusermount_ends_the_mount_after_all_is_stored(mounts):
     mount = mounts.start()
-    sh('head -c 30000000 /dev/urandom > "$1/f" & head -c 100 /dev/urandom > "$1/g"; wait;'
-       'md5sum < "$1/f" > "$2"; fusermount3 -u "$1"', mount.path, mounts.folder / "sum")  # fmt: skip
+    script = r"""
+    head -c 30000000 /dev/urandom > "$1/f" & head -c 100 /dev/urandom > "$1/g"; wait
+    md5sum < "$1/f" > "$2"; fusermount3 -u "$1"
+    """
+    sh(script, mount.path, mounts.folder / "sum")
     assert mount.wait() == 0
     with mounts.mounted() as again:
         assert sh('md5sum < "$1/f"', again.path) == (mounts.folder / "sum").read_text()
 
 
-def test_a_lazy_unmount_lets_a_writer_finish(mounts):
+def test_a_lazy_unmount_lets_a_writer_finish(file_mounts):
     code = r"""
 import os, sys, time
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
@@ -175,8 +178,8 @@ while not os.path.exists(sys.argv[2]):
     time.sleep(0.05)
 os.write(fd, b"b"); os.close(fd)
 """
-    mount = mounts.start()
-    go = mounts.folder / "go"
+    mount = file_mounts.start()
+    go = file_mounts.folder / "go"
     writer = Child("python3", "-c", code, mount / "f", go)
     eventually(lambda: "written" in writer.output())
     sh('fusermount3 -u -z "$1"', mount.path)
@@ -184,7 +187,7 @@ os.write(fd, b"b"); os.close(fd)
     go.touch()
     writer.wait().check()
     assert mount.wait() == 0
-    with mounts.mounted() as again:
+    with file_mounts.mounted() as again:
         assert sh('cat "$1/f"', again.path) == "ab"
 
 
@@ -214,18 +217,18 @@ def test_an_instance_is_mounted_once_and_the_refusal_says_where(file_mounts):
     assert "mounted at" in done.err
 
 
-def test_two_instances_are_mounted_side_by_side(mounts):
-    one, two = mounts.start(), mounts.start(domain="bob.example.com")
+def test_two_instances_are_mounted_side_by_side(file_mounts):
+    one, two = file_mounts.start(), file_mounts.start(domain="bob.example.com")
     sh('echo one > "$1/f"; echo two > "$2/f"; cat "$1/f" "$2/f"', one.path, two.path)
     assert sh('cat "$1/f" "$2/f"', one.path, two.path) == "one\ntwo\n"
-    listed = mounts.cozyfs("status", "--json").check().json()
+    listed = file_mounts.cozyfs("status", "--json").check().json()
     assert {row["instance"] for row in listed} == {"alice.example.com", "bob.example.com"}
 
 
-def test_a_read_only_mount_refuses_every_change(mounts):
-    with mounts.mounted() as mount:
+def test_a_read_only_mount_refuses_every_change(file_mounts):
+    with file_mounts.mounted() as mount:
         sh('echo text > "$1/f"; mkdir "$1/d"', mount.path)
-    mount = mounts.start("--read-only", create=False)
+    mount = file_mounts.start("--read-only", create=False)
     assert sh('cat "$1/f"; ls "$1"', mount.path) == "text\nd\nf\n"
     changes = (
         'echo x > "$1/f"',
