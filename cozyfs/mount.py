@@ -30,7 +30,7 @@ from cozyfs.fuse.errors import errors
 from cozyfs.fuse.operations import Operations
 from cozyfs.index import Index
 from cozyfs.threads import Caller
-from cozyfs.vfs.deletions import delete_due
+from cozyfs.vfs.deletions import abort_uploads, delete_due, unfinished_uploads
 from cozyfs.vfs.filesystem import FileSystem
 from cozyfs.vfs.objects import Objects
 
@@ -174,8 +174,14 @@ class _Mount:
                 read_only=options.read_only,
             )
             fs.start()
+            if not options.read_only:
+                left = await unfinished_uploads(objects, fs.files.objects_in_use)
+                nursery.start_soon(abort_uploads, objects, left)
             show = Presentation(options.uid, options.gid, options.umask)
-            _init_fuse(Operations(fs, show), options)
+            operations = Operations(fs, show)
+            # Where ACLs are on, the kernel checks permissions whatever else it was told.
+            operations.enable_acl = options.default_permissions
+            _init_fuse(operations, options)
             try:
                 await nursery.start(
                     serve_control, options.state.control_path, self._answer_control

@@ -1,8 +1,13 @@
 """S3 servers for tests: started as child processes on free ports, ended by their process id.
 
 Which one the tests run against is chosen once per session by :func:`main_server`: the server of
-COZYFS_TEST_FS_URL, else MinIO in a container where a Docker engine answers (image:
-COZYFS_TEST_MINIO_IMAGE), else moto's server, which is a package. There is always one.
+COZYFS_TEST_FS_URL, else MinIO in a container where a Docker engine answers, else moto's server,
+which is a package. There is always one.
+
+The container's settings are good for MinIO; another S3 server needs up to four variables:
+COZYFS_TEST_MINIO_IMAGE, COZYFS_TEST_MINIO_COMMAND (empty: the image's own), COZYFS_TEST_LACKS
+(what it cannot do, see ``Server.lacks``; also of the server of COZYFS_TEST_FS_URL), and it takes
+its credentials from MINIO_ROOT_USER and MINIO_ROOT_PASSWORD and listens on port 9000.
 """
 
 from __future__ import annotations
@@ -15,21 +20,35 @@ import socket
 import subprocess
 import sysconfig
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import urllib3
 
 from cozyfs.config import FsUrl, parse_fs_url
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 USER = "cozyfs-test"
 PASSWORD = "cozyfs-test-secret/+&"
 START_TIMEOUT_S = 60.0
-MINIO_IMAGE = "minio/minio:RELEASE.2025-02-28T09-55-16Z"
+DOCKER_TIMEOUT_S = 1
+"""An engine answers at once, or it is as good as none: every run of the tests waits for this."""
+
+# The first release, and the last published image, that refuses If-Match on a missing object.
+MINIO_IMAGE = "minio/minio:RELEASE.2025-09-07T16-13-09Z"
+MINIO_COMMAND = "server /data"
+MINIO_PORT = 9000
+MINIO_LACKS = frozenset({"list_multipart", "empty_segments"})
 
 URL_VARIABLE = "COZYFS_TEST_FS_URL"
 IMAGE_VARIABLE = "COZYFS_TEST_MINIO_IMAGE"
+COMMAND_VARIABLE = "COZYFS_TEST_MINIO_COMMAND"
+LACKS_VARIABLE = "COZYFS_TEST_LACKS"
 
 
 @dataclass(frozen=True)
@@ -40,8 +59,9 @@ class Server:
     base: FsUrl
     lacks: frozenset[str] = field(default_factory=frozenset)
     """Of: conditions (conditional PUTs), content_md5 (is compared), credentials (are checked),
-    copy_part, parts_again (a part sent twice), list_multipart, composite_etag (stays the object's
-    ETag), key_order (of listings), folder_free_listing (no key for a folder)."""
+    copy_part, parts_again (a part sent twice), list_multipart (by a prefix), composite_etag
+    (stays the object's ETag), key_order (of listings), folder_free_listing (no key for a folder),
+    empty_segments (two slashes side by side in a key)."""
 
     def url(self, bucket_prefix: str | None = None) -> str:
         """An fs URL with a bucket prefix of its own, so that tests do not see each other."""
@@ -87,23 +107,26 @@ def running(command: list[str], port: int, folder: Path, **environment: str):
             start_new_session=True,  # Ctrl-C in the terminal is for pytest; see _end
         )
     try:
-        _wait_until_it_answers(process, port, log)
+        _wait_until_it_answers(
+            f"http://127.0.0.1:{port}/",
+            runs=lambda: process.poll() is None,
+            log=lambda: log.read_text(errors="replace"),
+        )
         yield
     finally:
         _end(process)
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_it_answers(url: str, runs: Callable[[], bool], log: Callable[[], str]) -> None:
+    """Until *url* answers anything but 5xx (MinIO's 503 is "not yet"), as long as it *runs*."""
     deadline = time.monotonic() + START_TIMEOUT_S
     http = urllib3.PoolManager(retries=False, timeout=2.0)
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
+    while time.monotonic() < deadline and runs():
         with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
-            http.request("GET", f"http://127.0.0.1:{port}/")
-            return
+            if http.request("GET", url).status < 500:
+                return
         time.sleep(0.05)
-    raise RuntimeError(f"{process.args} did not start:\n{log.read_text(errors='replace')[-2000:]}")
+    raise RuntimeError(f"no S3 server answers at {url}; its log:\n{log()[-2000:]}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -129,23 +152,81 @@ def moto(folder: Path):
 
 
 @contextlib.contextmanager
-def minio(image: str):
-    """MinIO in a container."""
+def minio():
+    """MinIO, or what the environment names in its place, in a container that is removed after."""
+    from testcontainers.core.config import testcontainers_config
     from testcontainers.core.container import DockerContainer
-    from testcontainers.core.waiting_utils import wait_for_logs
 
+    if "TESTCONTAINERS_RYUK_DISABLED" not in os.environ:
+        # One more image, that would remove the container after a kill -9 of the tests alone.
+        testcontainers_config.ryuk_disabled = True
     container = (
-        DockerContainer(image)
+        DockerContainer(_image())
         .with_env("MINIO_ROOT_USER", USER)
         .with_env("MINIO_ROOT_PASSWORD", PASSWORD)
-        .with_exposed_ports(9000)
-        .with_command("server /data")
+        .with_exposed_ports(MINIO_PORT)
     )
+    if command := os.environ.get(COMMAND_VARIABLE, MINIO_COMMAND):
+        container.with_command(command)
     with container:
-        wait_for_logs(container, "API:", timeout=START_TIMEOUT_S)
-        host, port = container.get_container_host_ip(), container.get_exposed_port(9000)
-        base = FsUrl(host=f"{host}:{port}", access_key=USER, secret_key=PASSWORD, use_ssl=False)
-        yield Server("minio", base)
+        address = f"{container.get_container_host_ip()}:{container.get_exposed_port(MINIO_PORT)}"
+        _wait_until_it_answers(
+            f"http://{address}/", lambda: _runs(container), lambda: _log(container)
+        )
+        base = FsUrl(host=address, access_key=USER, secret_key=PASSWORD, use_ssl=False)
+        yield Server("minio", base, _lacks(MINIO_LACKS))
+
+
+def _runs(container) -> bool:
+    container.reload()
+    return container.status == "running"
+
+
+def _log(container) -> str:
+    return b"".join(container.get_logs()).decode(errors="replace")
+
+
+def _image() -> str:
+    return os.environ.get(IMAGE_VARIABLE) or MINIO_IMAGE
+
+
+def _lacks(known: frozenset[str]) -> frozenset[str]:
+    text = os.environ.get(LACKS_VARIABLE)
+    return known if text is None else frozenset(text.replace(",", " ").split())
+
+
+def docker_answers() -> bool:
+    try:
+        with _engine(timeout=DOCKER_TIMEOUT_S) as client:
+            client.ping()
+    except Exception:  # whatever is wrong with it, there is another server
+        return False
+    return True
+
+
+def image_obstacle() -> str | None:
+    """Why the engine that answers has no image to run; None: it has one, now pulled if need be."""
+    from docker.errors import DockerException, ImageNotFound
+    from requests.exceptions import RequestException
+
+    try:
+        with _engine() as client:
+            try:
+                client.images.get(_image())
+            except ImageNotFound:
+                client.images.pull(_image())
+    except (DockerException, RequestException) as exc:
+        return f"the container image {_image()} cannot be had: {exc}"
+    return None
+
+
+@contextlib.contextmanager
+def _engine(**settings):
+    """The Docker engine that testcontainers would use."""
+    from testcontainers.core.docker_client import DockerClient
+
+    with contextlib.closing(DockerClient(**settings).client) as client:
+        yield client
 
 
 @contextlib.contextmanager
@@ -207,22 +288,21 @@ COMPATIBLE = {"juicefs": juicefs, "rclone": rclone}
 def main_server(folder: Path):
     """The server that most tests run against; see the module."""
     if text := os.environ.get(URL_VARIABLE):
-        yield Server("given", parse_fs_url(text))
-    elif docker_answers():
-        with minio(os.environ.get(IMAGE_VARIABLE) or MINIO_IMAGE) as server:
+        yield Server("given", parse_fs_url(text), _lacks(frozenset()))
+    elif _container_is_possible():
+        with minio() as server:
             yield server
     else:
         with moto(folder) as server:
             yield server
 
 
-def docker_answers() -> bool:
-    try:
-        import docker
-
-        client = docker.from_env(timeout=5)
-        client.ping()
-        client.close()
-    except Exception:  # whatever is wrong with it, there is another server
+def _container_is_possible() -> bool:
+    if not docker_answers():
         return False
-    return True
+    obstacle = image_obstacle()
+    if obstacle and os.environ.get(IMAGE_VARIABLE):
+        raise RuntimeError(obstacle)  # asked for by name: another server would not do
+    if obstacle:
+        warnings.warn(f"{obstacle}; the tests run against moto's server", stacklevel=1)
+    return not obstacle

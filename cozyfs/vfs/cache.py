@@ -93,29 +93,37 @@ class BlockCache:
         """Whether read-ahead of *size* more bytes keeps within its share."""
         return self._ahead + size <= self.limit // 2
 
+    def start_ahead(self, nursery: trio.Nursery, ref: ObjectRef, start: int, stop: int) -> bool:
+        """Have :meth:`fetch_ahead` run in *nursery*, if its share has room. Room is taken at
+        once, before the task has begun: many may be started by one request."""
+        size = stop - start
+        if not self.may_fetch_ahead(size):
+            return False
+        self._ahead += size
+
+        async def run() -> None:
+            try:
+                await self.fetch_ahead(ref, start, stop)
+            finally:
+                self._ahead -= size
+
+        nursery.start_soon(run)
+        return True
+
     async def fetch_ahead(self, ref: ObjectRef, start: int, stop: int) -> None:
         """Bring blocks in for a read that is expected. Never raises: the read itself will."""
         index, last = start // BLOCK, (min(stop, ref.size) - 1) // BLOCK
-        while index <= last:
-            # Looked at anew before each GET: a reader may have asked for some in between.
-            run = index
-            while run <= last and self._absent(ref.key, run):
-                run += 1
-            if run > index and not await self._fetch_run_ahead(ref, index, run - 1):
-                return
-            index = run + 1
-
-    async def _fetch_run_ahead(self, ref: ObjectRef, first: int, last: int) -> bool:
-        size = (last + 1 - first) * BLOCK
-        self._ahead += size
         try:
-            await self._fetch(ref, first, last)
+            while index <= last:
+                # Looked at anew before each GET: a reader may have asked for some in between.
+                run = index
+                while run <= last and self._absent(ref.key, run):
+                    run += 1
+                if run > index:
+                    await self._fetch(ref, index, run - 1)
+                index = run + 1
         except CozyError as exc:
             log.debug("reading ahead failed: %s", exc)
-            return False
-        finally:
-            self._ahead -= size
-        return True
 
     def _absent(self, key: str, index: int) -> bool:
         return (key, index) not in self._blocks and (key, index) not in self._flights

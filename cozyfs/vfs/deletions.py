@@ -1,16 +1,23 @@
-"""Objects that nothing refers to any more, removed from the store when their time has come."""
+"""What nothing refers to any more, removed from the store: replaced objects when their time has
+come, and multipart uploads that a process left behind when it died."""
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING
+
+from cozyfs.errors import CozyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Set as AbstractSet
 
     from cozyfs.index import Index
+    from cozyfs.store.base import PendingUpload
     from cozyfs.vfs.objects import Objects
+
+log = logging.getLogger(__name__)
 
 BATCH = 1000
 
@@ -37,3 +44,30 @@ async def delete_due(
         index.forget_deletions(keys.values())
         deleted += len(keys)
     return deleted
+
+
+async def unfinished_uploads(objects: Objects, in_use: AbstractSet[str]) -> list[PendingUpload]:
+    """The multipart uploads of this instance that nobody will go on with, asked before this
+    process begins any: all but those whose key is *in_use*. None when the store cannot say."""
+    prefix = f"{objects.db_prefix}/"
+    try:
+        found = await objects.caller.store(_listed, objects, prefix)
+    except CozyError as exc:
+        log.warning("unfinished uploads could not be listed: %s", exc)
+        return []
+    return [upload for upload in found if upload.key not in in_use]
+
+
+async def abort_uploads(objects: Objects, uploads: list[PendingUpload]) -> None:
+    """Have the store drop the parts of *uploads*."""
+    for upload in uploads:
+        try:
+            await objects.caller.store(
+                objects.store.abort_multipart, objects.bucket, upload.key, upload.upload_id
+            )
+        except CozyError as exc:
+            log.warning("an unfinished upload could not be aborted: %s", exc)
+
+
+def _listed(objects: Objects, prefix: str) -> list[PendingUpload]:
+    return list(objects.store.list_multipart(objects.bucket, prefix))

@@ -8,6 +8,7 @@ the object's trailer, so that the object can be read without the index.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ def encode(extents: Sequence[Extent]) -> bytes:
     return json.dumps([list(e) for e in extents], separators=(",", ":")).encode()
 
 
-def decode(blob: bytes) -> list[Extent]:
-    return [Extent(*pair) for pair in json.loads(blob)]
+@lru_cache(maxsize=64)  # asked for by every read of the file
+def decode(blob: bytes) -> tuple[Extent, ...]:
+    return tuple(Extent(*pair) for pair in json.loads(blob))
 
 
 def located(extents: bytes | None, size: int) -> list[tuple[int, int, int | None]]:

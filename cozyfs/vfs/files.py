@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ASIDE = ".unreadable"
+"""Ends the names of what a start could not take up."""
+
 HASH_BATCH = 4 << 20
 """Bytes of a sequential read that are hashed by one trip to a thread."""
 
@@ -162,8 +165,8 @@ class Files:
                 raise
         elif handle.node.draft is None:
             for small in self._walks.opened(inode):
-                if self.cache.may_fetch_ahead(small.size):
-                    self._fetch_small(small)
+                if (ref := self._objects.ref(small)) is not None:
+                    self.cache.start_ahead(self._nursery, ref, 0, ref.size)
         return handle
 
     def open_new(self, inode: Inode, flags: int, uid: int) -> Handle:
@@ -233,9 +236,8 @@ class Files:
             return await self._read_sparse(ref, inode, offset, stop)
         data = await self.cache.read(ref, offset, stop)
         for start, end in handle.ahead.advance(offset, stop, inode.size, self.cache.limit // 4):
-            if not self.cache.may_fetch_ahead(end - start):
+            if not self.cache.start_ahead(self._nursery, ref, start, end):
                 break
-            self._nursery.start_soon(self.cache.fetch_ahead, ref, start, end)
         if handle.checked is not None:
             await self._check(handle, inode, offset, data)
         return data
@@ -335,11 +337,20 @@ class Files:
             except NotFound:
                 self._index.remove_draft(ino)
             except (OSError, ValueError, KeyError):
-                log.exception("what was kept of inode %d cannot be read; it is left in place", ino)
-                kept.add(f"{ino}.draft")
+                log.exception("what was kept of inode %d cannot be read; it is put aside", ino)
+                self._put_aside(ino, blob)
         for path in self._shop.staging_dir.iterdir():
-            if path.name not in kept:
+            if path.name not in kept and path.suffix != ASIDE:
                 path.unlink(missing_ok=True)
+
+    def _put_aside(self, ino: Ino, blob: bytes) -> None:
+        """Keep an unreadable draft for people to look at, out of the way of the next one."""
+        folder = self._shop.staging_dir
+        (folder / f"{ino}.record{ASIDE}").write_bytes(blob)
+        draft = folder / f"{ino}.draft"
+        if draft.exists():
+            draft.rename(folder / f"{ino}.draft{ASIDE}")
+        self._index.remove_draft(ino)
 
     async def retry_failed(self) -> None:
         """Try once to store every draft whose upload failed."""
@@ -352,12 +363,6 @@ class Files:
                 log.warning("inode %d still cannot be stored: %s", node.ino, exc)
 
     # ---- inside
-
-    def _fetch_small(self, inode: Inode) -> None:
-        """Fetch a small file that is likely to be opened next."""
-        ref = self._objects.ref(inode)
-        if ref is not None:
-            self._nursery.start_soon(self.cache.fetch_ahead, ref, 0, ref.size)
 
     def _waiting(self) -> list[Node]:
         nodes = (n for n in self._nodes.values() if n.draft is not None and n.draft.dirty)

@@ -193,13 +193,14 @@ def helper(tmp_path):
 
 
 def test_the_helper_of_mount_hands_over_instance_folder_and_options(helper):
-    called, code = helper("alice.example.com", "/mnt/a b", "-n", "-o", "rw,allow_other", "-v")
-    assert called == ["mount", "-o", "rw,allow_other", "--", "alice.example.com", "/mnt/a b"]
+    called, code = helper("alice", "/mnt/a b", "-n", "-o", "rw,allow_other", "-v")
+    options = ["-o", "fsname=alice", "-o", "rw,allow_other"]
+    assert called == ["mount", *options, "--", "alice", "/mnt/a b"]
     assert code == 0
 
 
-def test_the_helper_of_mount_needs_no_options(helper):
-    assert helper("alice", "/mnt") == (["mount", "--", "alice", "/mnt"], 0)
+def test_the_helper_of_mount_names_the_instance_as_source_as_fstab_does(helper):
+    assert helper("alice", "/mnt") == (["mount", "-o", "fsname=alice", "--", "alice", "/mnt"], 0)
 
 
 def test_the_helper_of_mount_does_nothing_when_asked_to_fake(helper):

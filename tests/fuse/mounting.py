@@ -15,6 +15,7 @@ import json
 import os
 import re
 import secrets
+import select
 import shlex
 import signal
 import socket
@@ -24,12 +25,16 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 DOMAIN = "alice.example.com"
 
 TIMEOUT_S = 30.0
 """For a command: those of the tests take a second or two."""
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 ALARMING = re.compile(r" (ERROR|CRITICAL) |Traceback|^Exception ignored|^Fatal ", re.MULTILINE)
 
@@ -56,7 +61,8 @@ class Child:
 
     def __init__(self, *command: object, env: dict[str, str] | None = None) -> None:
         self.command = " ".join(shlex.quote(str(word)) for word in command)
-        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self._out = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the child
+        self._err = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             [os.fspath(word) if isinstance(word, Path) else str(word) for word in command],
             stdin=subprocess.DEVNULL,
@@ -91,10 +97,14 @@ class Child:
     def running(self) -> bool:
         return self.process.poll() is None
 
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self._text(self._out)
+
     @staticmethod
     def _text(file) -> str:
-        file.seek(0)
-        return file.read().decode(errors="surrogateescape")
+        # pread: the child writes at the same file's offset.
+        return os.pread(file.fileno(), 1 << 26, 0).decode(errors="surrogateescape")
 
 
 def run(*command: object, timeout_s: float = TIMEOUT_S, env: dict[str, str] | None = None) -> Done:
@@ -326,6 +336,4 @@ class Mount:
 
 
 def _has_ended(pid_fd: int, timeout_s: float) -> bool:
-    import select
-
     return bool(select.select([pid_fd], [], [], timeout_s)[0])

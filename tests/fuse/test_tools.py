@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from mounting import Child, python, run, sh
+from mounting import Child, python, root_only, run, sh
 
 TREE = r"""
 cd "$1"
@@ -79,7 +79,8 @@ def test_git_works_in_the_mount(place, outside):
     git checkout -q -b other; git mv file1 file31; echo x >> file2; git commit -q -a -m second
     git checkout -q main; git merge -q other; git gc -q
     cd ..; git clone -q repo clone
-    git -C clone fsck --strict 2>/dev/null; git -C repo status --porcelain; git -C clone log --format=%s
+    git -C clone fsck --strict 2>/dev/null; git -C repo status --porcelain
+    git -C clone log --format=%s
     """
     assert sh(script, place).split() == ["second", "first"]
 
@@ -130,9 +131,9 @@ def test_a_folder_cannot_be_moved_into_itself(place):
 
 
 def test_find_sees_each_file_once(place):
-    sh('cd "$1"; mkdir d{1..20}; touch d{1..20}/f{1..20}', place)
-    assert sh('find "$1" -type f | sort -u | wc -l', place) == "400\n"
-    assert sh('find "$1" | wc -l', place) == "421\n"
+    sh('cd "$1"; mkdir d{1..10}; touch d{1..10}/f{1..10}', place)
+    assert sh('find "$1" -type f | sort -u | wc -l', place) == "100\n"
+    assert sh('find "$1" | wc -l', place) == "111\n"
 
 
 def test_a_sparse_file_takes_no_room_for_its_holes(place):
@@ -143,17 +144,23 @@ def test_a_sparse_file_takes_no_room_for_its_holes(place):
     assert sh('tail -c 3 "$1/sparse"; head -c 100000 "$1/sparse" | tr -d "\\0"', place) == "end"
 
 
-def test_chmod_chown_and_touch_set_what_they_are_told(place):
+def test_chmod_and_touch_set_what_they_are_told(place):
     script = r"""
-    cd "$1"; touch f; chmod 4711 f; chown 12:34 f; stat -c '%a %u %g' f; chmod 4711 f
+    cd "$1"; touch f; chmod 4711 f; stat -c '%a' f
     touch -d '2020-02-29 12:00:00.987654321 UTC' f; stat -c '%a %.9Y' f
     touch -a -d '1960-01-01 00:00:00.25 UTC' f; stat -c '%.9X %.9Y' f
     """
     assert sh(script, place).splitlines() == [
-        "711 12 34",  # a new owner takes the set-user-id bit
+        "4711",
         "4711 1582977600.987654321",
         "-315619199.750000000 1582977600.987654321",
     ]
+
+
+@root_only
+def test_chown_sets_the_owner_and_takes_the_set_user_id_bit(place):
+    script = 'cd "$1"; touch f; chmod 4711 f; chown 12:34 f; stat -c "%a %u %g" f'
+    assert sh(script, place) == "711 12 34\n"
 
 
 NAMES = r"""
@@ -167,8 +174,8 @@ def of(name):
     os.stat(name)
     return "fine"
 names = {"cr": b"a\rb", "lf": b"a\nb", "latin1": b"caf\xe9", "long": b"x" * 256,
-         "longest": b"x" * 255, "utf8": "\u65e5\u672c\U0001f600".encode(), "blank": b" ", "dots": b"...",
-         "back": b"a\\b"}
+         "longest": b"x" * 255, "utf8": "\u65e5\u672c\U0001f600".encode(), "blank": b" ",
+         "dots": b"...", "back": b"a\\b"}
 print(json.dumps({key: of(name) for key, name in names.items()}))
 """
 
@@ -311,7 +318,9 @@ def test_df_shows_room(place):
     assert int(sh('df -B1 --output=used "$1" | tail -1', place)) >= int(used) + 2000000
 
 
-def test_a_large_folder_is_listed_while_it_is_being_emptied(place):
+def test_a_large_folder_is_listed_while_it_is_being_emptied(file_mounts):
+    place = file_mounts.start() / "large"
+    sh('mkdir "$1"', place)
     code = r"""
 import os, sys
 os.chdir(sys.argv[1])
@@ -358,6 +367,7 @@ for _ in range(2):
         db.executemany("insert into t values (?)", [(n,) for n in range(100)])
     db.close()
 db = sqlite3.connect(sys.argv[1] + "/db")
-print(*db.execute("select count(*), sum(n) from t").fetchone(), *db.execute("pragma integrity_check"))
+print(*db.execute("select count(*), sum(n) from t").fetchone())
+print(*db.execute("pragma integrity_check").fetchone())
 """
-    assert python(code, place) == "200 9900 ('ok',)\n"
+    assert python(code, place) == "200 9900\nok\n"

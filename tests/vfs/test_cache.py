@@ -209,7 +209,7 @@ async def test_a_reader_may_ask_for_a_block_that_read_ahead_comes_to_later(world
     first = world.store.gate("get", nth=1)
     second = world.store.gate("get", nth=2)
     async with bounded_nursery() as nursery:
-        nursery.start_soon(cache.fetch_ahead, ref, 0, 5 * BLOCK)
+        assert cache.start_ahead(nursery, ref, 0, 5 * BLOCK)
         await reached(first)
         nursery.start_soon(cache.read, ref, 3 * BLOCK, 5 * BLOCK)
         await reached(second)
@@ -235,8 +235,8 @@ async def test_read_ahead_under_way_takes_at_most_half_of_the_cache(world, objec
     cache = BlockCache(objects, 2 * MIB)
     gate = world.store.gate("get")
     async with bounded_nursery() as nursery:
-        nursery.start_soon(cache.fetch_ahead, ref, 0, MIB)
+        assert cache.start_ahead(nursery, ref, 0, MIB)
+        assert not cache.start_ahead(nursery, ref, MIB, MIB + BLOCK)
         await reached(gate)
-        assert not cache.may_fetch_ahead(BLOCK)
         gate.open()
     assert cache.may_fetch_ahead(MIB)

@@ -10,7 +10,7 @@ from vfs_world import BUCKET, new_file
 from cozyfs.errors import StoreUnavailable
 from cozyfs.values import ROOT_INO
 from cozyfs.vfs import deletions
-from cozyfs.vfs.deletions import delete_due
+from cozyfs.vfs.deletions import abort_uploads, delete_due, unfinished_uploads
 
 
 async def removed_files(fs, count):
@@ -76,3 +76,25 @@ async def test_an_object_that_is_gone_already_is_forgotten(world):
         world.store.inner.delete_many(BUCKET, world.keys())
         assert await delete_due(fs.index, fs.objects, -1.0, set) == 1
         assert fs.index.pending_deletions() == 0
+
+
+async def test_uploads_that_a_dead_process_left_are_found_and_aborted(world):
+    async with world.mount() as fs:
+        key = fs.objects.key("d" * 32, "a" * 16)
+        left = world.store.create_multipart(BUCKET, key, content_type="a/b")
+        kept = world.store.create_multipart(BUCKET, key + "b", content_type="a/b")
+        other = world.store.create_multipart(BUCKET, "another/key", content_type="a/b")
+        found = await unfinished_uploads(fs.objects, {key + "b"})
+        assert [upload.upload_id for upload in found] == [left]
+        await abort_uploads(fs.objects, found)
+        remaining = {upload.upload_id for upload in world.store.list_multipart(BUCKET, "")}
+        assert remaining == {kept, other}
+        for upload in list(world.store.list_multipart(BUCKET, "")):
+            world.store.abort_multipart(BUCKET, upload.key, upload.upload_id)
+
+
+async def test_a_store_that_cannot_list_uploads_does_not_prevent_the_mount(world):
+    async with world.mount() as fs:
+        world.store.fail_always("list_multipart")
+        assert await unfinished_uploads(fs.objects, set()) == []
+        world.store.mend()

@@ -1,0 +1,95 @@
+"""MinIO in a container: started, used and removed; and how it is found out that none can run.
+
+What needs a Docker engine is skipped where none answers; every other test of a store has
+another server then (tests/servers.py).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+import pytest
+import servers
+
+from cozyfs.config import parse_fs_url
+from cozyfs.store import open_store
+
+
+@pytest.fixture
+def engine():
+    """A Docker engine with the image at hand."""
+    if not servers.docker_answers():
+        pytest.skip("no Docker engine answers (DOCKER_HOST, or the current context, names it)")
+    if (obstacle := servers.image_obstacle()) and servers.IMAGE_VARIABLE not in os.environ:
+        pytest.skip(f"a Docker engine answers, but {obstacle}")
+    assert obstacle is None
+
+    import docker
+
+    client = docker.from_env()
+    yield client
+    client.close()
+
+
+def containers(engine):
+    return {container.id for container in engine.containers.list(all=True)}
+
+
+def test_a_container_serves_s3_and_is_gone_afterwards(engine):
+    before = containers(engine)
+
+    with servers.minio() as server:
+        [started] = containers(engine) - before
+        store = open_store(parse_fs_url(server.url()))
+        store.ensure_bucket("a-bucket")
+        store.put("a-bucket", "key", b"content")
+        content = store.get("a-bucket", "key")
+        store.close()
+
+    assert content == b"content"
+    assert started not in containers(engine)
+
+
+def test_a_container_that_ends_at_once_is_told_with_its_log_and_removed(engine, monkeypatch):
+    monkeypatch.setenv(servers.COMMAND_VARIABLE, "no-such-command")
+    before = containers(engine)
+
+    with pytest.raises(Exception, match="no-such-command"), servers.minio():
+        pass
+
+    assert containers(engine) <= before
+
+
+@pytest.fixture
+def no_engine(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    monkeypatch.delenv(servers.URL_VARIABLE, raising=False)
+
+
+def test_without_an_engine_the_server_is_motos(no_engine, tmp_path, recwarn):
+    with servers.main_server(tmp_path / "server") as server:
+        pass
+
+    assert server.name == "moto"
+    assert [w for w in recwarn if w.category is UserWarning] == []
+
+
+def test_that_no_engine_is_there_is_found_out_in_silence(no_engine, capfd, caplog):
+    assert not servers.docker_answers()
+
+    assert (*capfd.readouterr(), caplog.text) == ("", "", "")
+
+
+def test_an_engine_that_never_answers_delays_nothing_for_long(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/mute.sock")
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(f"{tmp_path}/mute.sock")
+        mute.listen()
+        started = time.monotonic()
+        answers = servers.docker_answers()
+        took_s = time.monotonic() - started
+
+    assert not answers
+    assert took_s < 2
