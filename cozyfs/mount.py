@@ -23,13 +23,14 @@ import pyfuse3
 import trio
 
 from cozyfs.control import serve_control
-from cozyfs.errors import CozyError, InstanceError, UploadFailed
+from cozyfs.errors import CozyError, LeaseLost, UploadFailed
 from cozyfs.fuse.attributes import Presentation
 from cozyfs.fuse.copies import answer_copy
 from cozyfs.fuse.errors import errors
+from cozyfs.fuse.invalidation import tell_kernel
 from cozyfs.fuse.operations import Operations
-from cozyfs.index import Index
 from cozyfs.threads import Caller
+from cozyfs.tree import ReaderTree, WriterTree, open_for_reading, open_for_writing
 from cozyfs.vfs.deletions import abort_uploads, delete_due, unfinished_uploads
 from cozyfs.vfs.filesystem import FileSystem
 from cozyfs.vfs.objects import Objects
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from cozyfs.control import Send
+    from cozyfs.index import Index
     from cozyfs.state import InstanceState
     from cozyfs.store.base import Store
     from cozyfs.values import Instance
@@ -85,6 +87,9 @@ class MountOptions:
     timeout_s: float = 60.0
     parallel: int = 32
     retention_s: float = 86400.0
+    journal_interval_s: float = 1.0
+    refresh_s: float = 2.0  # of a read-only mount
+    force_lease: bool = False
 
 
 def run_mount(options: MountOptions, on_ready: Callable[[], None]) -> None:
@@ -93,17 +98,13 @@ def run_mount(options: MountOptions, on_ready: Callable[[], None]) -> None:
     _tame_memory()
     store = options.store()
     try:
-        index = open_index(options, store)
-        try:
-            trio.run(_Mount(options, store, index, on_ready).run)
-        except BaseExceptionGroup as group:
-            # A refusal leaves through the nursery, which wraps it.
-            refusal = group.subgroup(CozyError)
-            if refusal is None:
-                raise
-            raise _first(refusal) from group
-        finally:
-            index.close()
+        trio.run(_Mount(options, store, on_ready).run)
+    except BaseExceptionGroup as group:
+        # A refusal leaves through the nursery, which wraps it.
+        refusal = group.subgroup(CozyError)
+        if refusal is None:
+            raise
+        raise _first(refusal) from group
     finally:
         store.close()
 
@@ -116,37 +117,12 @@ def _first(group: BaseExceptionGroup[CozyError]) -> CozyError:
     return error
 
 
-def open_index(options: MountOptions, store: Store) -> Index:
-    """The index on this machine; a new one for an instance that has no contents yet. Raises
-    InstanceError when contents are there but their tree is not."""
-    path = options.state.index_path
-    if path.exists():
-        return Index.open(path, read_only=options.read_only)
-    if options.read_only:
-        raise InstanceError(
-            f"{options.instance.domain} was never mounted for writing on this machine: "
-            f"there is no tree to show"
-        )
-    prefix = f"{options.instance.db_prefix}/"
-    own = f"{prefix}.cozyfs/"
-    for found in store.list(options.instance.bucket, prefix):
-        if not found.key.startswith(own):
-            raise InstanceError(
-                f"{options.instance.domain} has contents in the store, but its tree is not in "
-                f"{options.state.directory}: mount it with the --state-dir where it is"
-            )
-    return Index.create(path, uid=os.getuid(), gid=os.getgid(), now_ns=time.time_ns())
-
-
 class _Mount:
     """One run. The nursery holds everything that goes on beside the requests."""
 
-    def __init__(
-        self, options: MountOptions, store: Store, index: Index, on_ready: Callable[[], None]
-    ) -> None:
+    def __init__(self, options: MountOptions, store: Store, on_ready: Callable[[], None]) -> None:
         self._options = options
         self._store = store
-        self._index = index
         self._on_ready = on_ready
         self._caller = Caller(parallel=options.parallel, timeout_s=options.timeout_s)
         self._started = time.time()
@@ -155,9 +131,36 @@ class _Mount:
         self._waits: set[trio.CancelScope] = set()  # cancelled when waiting is given up
         self._gave_up = False
         self._unmounted = False
+        self._writer: WriterTree | None = None
+        self._reader: ReaderTree | None = None
+        self._index: Index
         self._fs: FileSystem
 
     async def run(self) -> None:
+        options = self._options
+        if options.read_only:
+            self._reader = await open_for_reading(options.instance, self._store, options.state)
+            self._index = self._reader.index
+        else:
+            self._writer = await open_for_writing(
+                options.instance,
+                self._store,
+                options.state,
+                options.mountpoint,
+                journal_interval_s=options.journal_interval_s,
+                retention_s=options.retention_s,
+                force_lease=options.force_lease,
+            )
+            self._index = self._writer.index
+        try:
+            await self._serve()
+        finally:
+            if self._writer is not None:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+                    await self._writer.close()
+            self._index.close()
+
+    async def _serve(self) -> None:
         options = self._options
         async with trio.open_nursery() as nursery:
             objects = Objects(
@@ -172,7 +175,14 @@ class _Mount:
                 write_buffer=options.write_buffer,
                 cache_size=options.cache_size,
                 read_only=options.read_only,
+                sync=self._sync_tree,
+                confirm=self._confirm,
             )
+            if self._writer is not None:
+                nursery.start_soon(self._writer.lease.keep)
+                nursery.start_soon(self._writer.writer.run)
+                nursery.start_soon(self._writer.snapshots.run)
+                nursery.start_soon(self._read_only_when_lost, self._writer)
             fs.start()
             if not options.read_only:
                 left = await unfinished_uploads(objects, fs.files.objects_in_use)
@@ -190,6 +200,8 @@ class _Mount:
                 if not options.read_only:
                     nursery.start_soon(self._again, RETRY_PAUSE_S, fs.files.retry_failed)
                     nursery.start_soon(self._again, self._deletion_pause, self._delete_due)
+                if self._reader is not None:
+                    nursery.start_soon(self._again, options.refresh_s, self._follow)
                 nursery.start_soon(self._end_on_signal)
                 nursery.start_soon(self._tell_ready)
                 await pyfuse3.main(min_tasks=IDLE_TASKS, max_tasks=MOST_TASKS)
@@ -224,8 +236,29 @@ class _Mount:
                 log.exception("background work failed")
             await trio.sleep(pause_s)
 
+    async def _sync_tree(self) -> None:
+        """fsync: the tree as it is now is in the bucket when this returns."""
+        if self._writer is not None:
+            await self._writer.flush(self._options.timeout_s)
+
+    async def _confirm(self) -> None:
+        if self._writer is not None:
+            await self._writer.confirmed(self._options.timeout_s)
+
+    async def _read_only_when_lost(self, tree: WriterTree) -> None:
+        await tree.lease.lost.wait()
+        if not self._unmounted:
+            self._fs.turn_read_only()
+
+    async def _follow(self) -> None:
+        assert self._reader is not None
+        changes = await self._reader.refresh()
+        if changes is not None:
+            await trio.to_thread.run_sync(tell_kernel, changes)
+
     async def _delete_due(self) -> None:
         fs = self._fs
+        await self._confirm()  # whoever lost the lease deletes nothing any more
         retention_s = self._options.retention_s
         await delete_due(self._index, fs.objects, retention_s, lambda: fs.files.objects_in_use)
 
@@ -265,6 +298,11 @@ class _Mount:
             while True:
                 try:
                     await self._fs.files.flush_all()
+                    if self._writer is not None:
+                        await self._writer.writer.flush()
+                    return
+                except LeaseLost as exc:
+                    log.error("%s", exc)
                     return
                 except UploadFailed as exc:
                     log.error("%s; trying again (a signal gives up)", exc)
@@ -293,7 +331,9 @@ class _Mount:
 
     def _status(self) -> dict[str, Any]:
         files, space = self._fs.files, self._fs.space()
-        return {
+        tree = self._writer or self._reader
+        assert tree is not None
+        return tree.status() | {
             "pid": os.getpid(),
             "instance": self._options.instance.domain,
             "store": self._options.store_description,
@@ -332,6 +372,7 @@ class _Mount:
             nursery.start_soon(report)
             try:
                 await self._fs.files.flush_all()
+                await self._sync_tree()
             except CozyError as exc:
                 failed.append(exc)
             nursery.cancel_scope.cancel()

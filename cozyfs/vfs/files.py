@@ -42,7 +42,7 @@ from cozyfs.vfs.upload import upload
 from cozyfs.vfs.walkahead import WalkAhead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from cozyfs.index import Index
@@ -72,12 +72,14 @@ class Files:
         write_buffer: int,
         cache_size: int,
         read_only: bool = False,
+        confirm: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._index = index
         self._objects = objects
         self._nursery = nursery
         self._describe = describe
+        self._confirm = confirm
         self._clock = clock
         self.read_only = read_only
         self.cache = BlockCache(objects, cache_size)
@@ -510,6 +512,8 @@ class Files:
                 target = self._describe(self.current(inode), new_internal_id())
                 try:
                     content = await upload(draft, target, self._objects, self.cache)
+                    if self._confirm is not None:
+                        await self._confirm()
                     self._commit(node, draft, content)
                 except (CozyError, OSError):
                     if draft.stream is None:

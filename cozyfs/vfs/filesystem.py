@@ -33,7 +33,7 @@ from cozyfs.vfs.files import Files, without_set_ids
 from cozyfs.vfs.names import check_name, decode, media_class, media_type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
 
     import trio
@@ -75,12 +75,17 @@ class FileSystem:
         write_buffer: int,
         cache_size: int,
         read_only: bool = False,
+        sync: Callable[[], Awaitable[None]] | None = None,
+        confirm: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
+        """*sync* makes the tree durable beyond this machine; *confirm* raises unless this process
+        may still write: both are asked before anything is acknowledged that depends on them."""
         self.instance = instance
         self.index = index
         self.objects = objects
         self.read_only = read_only
+        self._sync = sync
         self._clock = clock
         self._lookups: dict[Ino, int] = {}
         self._capabilities = index.has_xattr(CAPABILITY)
@@ -93,8 +98,13 @@ class FileSystem:
             write_buffer=write_buffer,
             cache_size=cache_size,
             read_only=read_only,
+            confirm=confirm,
             clock=clock,
         )
+
+    def turn_read_only(self) -> None:
+        """Another process may write now: nothing is changed here any more."""
+        self.read_only = self.files.read_only = True
 
     def start(self) -> None:
         """Take up what an earlier process left: inodes that were removed while open, and drafts
@@ -257,8 +267,13 @@ class FileSystem:
         self.index.remove_xattr(ino, name, self._clock())
 
     async def sync_tree(self) -> None:
-        """The tree as it is now is on this machine's disk when this returns."""
-        if not self.read_only:
+        """The tree as it is now is durable when this returns: in the bucket where there is a
+        journal, else on this machine's disk."""
+        if self.read_only:
+            return
+        if self._sync is not None:
+            await self._sync()
+        else:
             await self.objects.caller.disk(self.index.sync)
 
     @property

@@ -1,0 +1,276 @@
+"""The tree of a mount: where it comes from, who may change it, and how it reaches the bucket.
+
+Joins the index on this machine with the journal in the bucket, for `cozyfs.mount`. A writer holds
+the lease, brings its tree up to date, puts back what a lost machine stored but did not journal,
+and then records every change; a reader follows. All on the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from cozyfs.errors import CozyError, InstanceError, JournalDamaged, StoreUnavailable
+from cozyfs.index import Index
+from cozyfs.journal import (
+    Follower,
+    JournalObjects,
+    JournalWriter,
+    Lease,
+    LeaseRecord,
+    Owner,
+    Snapshotter,
+    restore,
+    rollforward,
+    take,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cozyfs.index import Changes
+    from cozyfs.state import InstanceState
+    from cozyfs.store.base import Store
+    from cozyfs.values import Instance
+
+log = logging.getLogger(__name__)
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MOUNTED = "mounted"
+"""Local setting while a writer has the tree: the boot id of the machine then."""
+
+
+class WriterTree:
+    """The tree of the one mount that may change it."""
+
+    def __init__(
+        self, index: Index, lease: Lease, writer: JournalWriter, snapshots: Snapshotter
+    ) -> None:
+        self.index = index
+        self.lease = lease
+        self.writer = writer
+        self.snapshots = snapshots
+
+    async def flush(self, timeout_s: float) -> None:
+        """Everything committed before the call is in the bucket when this returns."""
+        await self.writer.flush(timeout_s)
+
+    async def confirmed(self, timeout_s: float) -> None:
+        """Returns while nobody else can have taken over. Raises LeaseLost; StoreUnavailable when
+        the lease has lapsed and the store does not answer for *timeout_s*."""
+        with trio.move_on_after(timeout_s) as wait:
+            await self.lease.confirmed()
+        if wait.cancelled_caught:
+            raise StoreUnavailable("the lease cannot be renewed: the store does not answer")
+
+    async def close(self) -> None:
+        """The end of a mount that stored everything; others need not wait for the lease."""
+        if not self.writer.pending:
+            self.index.set_setting(_MOUNTED, None)
+        await self.lease.release()
+
+    def status(self) -> dict[str, object]:
+        writer, lease = self.writer, self.lease
+        return {
+            "epoch": lease.epoch,
+            "lease": lease.state,
+            "lease_is_conditional": lease.conditional,
+            "journal_pending": writer.pending,
+            "journal_failing_since": writer.failing_since,
+            "journal_objects": writer.objects_stored,
+            "journal_bytes": writer.bytes_stored,
+        }
+
+
+class ReaderTree:
+    """A replica that follows the journal."""
+
+    def __init__(self, index: Index, follower: Follower) -> None:
+        self.index = index
+        self.follower = follower
+        self.failing_since: float | None = None
+
+    async def refresh(self) -> Changes | None:
+        """What is new in the journal, applied; None when it could not be followed now."""
+        try:
+            changes = await self.follower.refresh()
+        except CozyError as exc:
+            if self.failing_since is None:
+                self.failing_since = time.time()
+                log.warning("the tree cannot be followed: %s", exc)
+            return None
+        self.failing_since = None
+        return changes
+
+    def status(self) -> dict[str, object]:
+        return {
+            "journal_position": str(self.follower.position),
+            "journal_failing_since": self.failing_since,
+        }
+
+
+async def open_for_writing(
+    instance: Instance,
+    store: Store,
+    state: InstanceState,
+    mountpoint: Path,
+    *,
+    journal_interval_s: float,
+    retention_s: float,
+    force_lease: bool,
+) -> WriterTree:
+    """The tree, up to date and ours. Raises LeaseHeld, JournalDamaged, JournalDiverged,
+    InstanceError, StoreError."""
+    objects = JournalObjects(store, instance.bucket, instance.db_prefix)
+    known_ns = await _ensure_tree(instance, store, state, objects, may_create=True)
+    index = Index.open(state.index_path)
+    try:
+        owner = Owner.here(_owner_id(state), os.fspath(mountpoint))
+        had_journal = index.position is not None
+        lease = await take(
+            objects,
+            owner,
+            above_epoch=max(index.position.epoch if index.position else 0, await _epoch(objects)),
+            force=force_lease,
+            on_wait=_say_wait,
+        )
+        if had_journal:
+            follower = Follower(index, objects)
+            await follower.refresh()
+            if follower.applied:
+                known_ns = follower.created_ns
+        elif await objects.journal_after():
+            raise JournalDamaged(
+                f"{instance.domain} has a journal in the store that the tree in"
+                f" {state.directory} knows nothing of"
+            )
+        index.start_recording()
+        snapshots = Snapshotter(
+            state.index_path, state.directory, objects, lease, retention_s=retention_s
+        )
+        await snapshots.ensure_first()
+        if known_ns is not None or index.setting(_MOUNTED) not in (None, _boot_id()):
+            await _roll_forward(index, objects, known_ns)
+        index.set_setting(_MOUNTED, _boot_id())
+        writer = JournalWriter(
+            index,
+            objects,
+            lease,
+            interval_s=journal_interval_s,
+            on_stored=snapshots.journal_grew,
+        )
+    except BaseException:
+        index.close()
+        raise
+    return WriterTree(index, lease, writer, snapshots)
+
+
+async def open_for_reading(instance: Instance, store: Store, state: InstanceState) -> ReaderTree:
+    """A replica of the tree as the journal has it now. Raises as :func:`open_for_writing`."""
+    objects = JournalObjects(store, instance.bucket, instance.db_prefix)
+    await _ensure_tree(instance, store, state, objects, may_create=False)
+    index = Index.open(state.index_path)
+    try:
+        if index.position is None:
+            raise InstanceError(f"{instance.domain} has no journal yet: mount it for writing once")
+        tree = ReaderTree(index, Follower(index, objects))
+        await tree.follower.refresh()
+    except BaseException:
+        index.close()
+        raise
+    return tree
+
+
+async def _ensure_tree(
+    instance: Instance,
+    store: Store,
+    state: InstanceState,
+    objects: JournalObjects,
+    *,
+    may_create: bool,
+) -> int | None:
+    """See to it that there is an index; returns until when it knows the instance (nanoseconds),
+    if it was restored."""
+    path = state.index_path
+    if path.exists():
+        return None
+    restored = await restore(objects, path, _progress(instance.domain))
+    if restored is not None:
+        for problem in restored.problems:
+            log.error("restoring %s: %s", instance.domain, problem)
+        log.info("the tree of %s was restored from the store", instance.domain)
+        return restored.created_ns
+    if not may_create:
+        raise InstanceError(f"{instance.domain} has no tree yet: mount it for writing once")
+    _refuse_foreign_contents(instance, store, state)
+    Index.create(path, uid=os.getuid(), gid=os.getgid(), now_ns=time.time_ns()).close()
+    return None
+
+
+def _refuse_foreign_contents(instance: Instance, store: Store, state: InstanceState) -> None:
+    """An instance with contents but without any journal belongs to somebody else's tree."""
+    prefix = f"{instance.db_prefix}/"
+    own = f"{prefix}.cozyfs/"
+    for found in store.list(instance.bucket, prefix):
+        if not found.key.startswith(own):
+            raise InstanceError(
+                f"{instance.domain} has contents in the store, but no tree there nor in "
+                f"{state.directory}: mount it with the --state-dir where it is"
+            )
+
+
+async def _epoch(objects: JournalObjects) -> int:
+    """The highest epoch anybody has written under."""
+    return max((entry.epoch for entry in await objects.journal_after()), default=0)
+
+
+async def _roll_forward(index: Index, objects: JournalObjects, known_ns: int | None) -> None:
+    """Attach what was stored after the journal ends. The machine that stored it was lost."""
+    made = await rollforward.plan(index, objects, known_ns)
+    if made:
+        paths = rollforward.apply(
+            index, made, uid=os.getuid(), gid=os.getgid(), now_ns=time.time_ns()
+        )
+        log.warning("%d files that were stored last were put back into the tree", len(paths))
+
+
+def _owner_id(state: InstanceState) -> str:
+    """Of this state directory, for the lease: whoever has its lock may take over from it."""
+    path = state.directory / "owner"
+    with suppress(FileNotFoundError):
+        return path.read_text("ascii").strip()
+    owner = secrets.token_hex(16)
+    path.write_text(owner + "\n", "ascii")
+    return owner
+
+
+def _boot_id() -> str:
+    return _BOOT_ID.read_text("ascii").strip()
+
+
+def _say_wait(record: LeaseRecord, seconds: float) -> None:
+    log.warning(
+        "waiting up to %.0f s for the lease of %s:%s to expire",
+        seconds,
+        record.host,
+        record.mountpoint,
+    )
+
+
+def _progress(domain: str) -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > 2.0:
+            last = time.monotonic()
+            log.info("restoring the tree of %s: %d of %d bytes", domain, done, total)
+
+    return tell
