@@ -11,7 +11,6 @@ import contextlib
 import socket
 import struct
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -79,6 +78,7 @@ class FaultProxy:
         self._threads: list[threading.Thread] = []
         self.requests: list[str] = []
         self.faults = 0
+        self._awake = threading.Event()
         self._port = 0
         self.restore()
         self.host = f"127.0.0.1:{self._port}"
@@ -116,6 +116,7 @@ class FaultProxy:
             self._methods = frozenset(methods) if methods is not None else None
 
     def close(self) -> None:
+        self._awake.set()
         self.refuse()
         for thread in self._threads:
             thread.join(10)
@@ -174,7 +175,7 @@ class FaultProxy:
         if fault != FINE:
             self.faults += 1
         if fault.delay_s:
-            time.sleep(fault.delay_s)
+            self._awake.wait(fault.delay_s)
         if request.headers.get("expect"):
             client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if fault.status is not None:

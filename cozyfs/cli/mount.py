@@ -272,7 +272,9 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
             MountOptions(
                 mountpoint=request.mountpoint,
                 instance=instance,
-                store=lambda: open_store(request.settings, parallel=request.parallel),
+                store=lambda: open_store(
+                    request.settings, parallel=request.parallel, timeout_s=request.timeout_s
+                ),
                 store_description=description,
                 state=state,
                 read_only=request.read_only,

@@ -21,7 +21,7 @@ from cozyfs.store.body import BytesBody, FileBody, PiecesBody, md5_of
 from cozyfs.store.local import LocalStore
 from cozyfs.store.multipart import composite_etag, part_size_at
 from cozyfs.store.s3 import S3Store
-from cozyfs.store.s3_client import TlsOptions
+from cozyfs.store.s3_client import READ_TIMEOUT_S, TlsOptions
 from cozyfs.store.url import FsUrl, Settings, parse_fs_url
 
 __all__ = [
@@ -48,10 +48,16 @@ __all__ = [
     "part_size_at",
 ]
 
+SHORTEST_TIMEOUT_S = 5.0
+"""A server that works may take this long to answer, however impatient the caller is."""
 
-def open_store(source: FsUrl | Settings, *, parallel: int = 32) -> Store:
+
+def open_store(
+    source: FsUrl | Settings, *, parallel: int = 32, timeout_s: float = READ_TIMEOUT_S
+) -> Store:
     """The store that *source* names; UsageError for a folder that is not ours. No request is
-    made yet. To be called after the fork to the background."""
+    made yet. To be called after the fork to the background. *timeout_s* is how long its caller
+    is ready to wait for a server that is silent."""
     settings = source if isinstance(source, Settings) else Settings(source)
     url = settings.url
     if url.path:
@@ -63,6 +69,7 @@ def open_store(source: FsUrl | Settings, *, parallel: int = 32) -> Store:
         use_ssl=url.use_ssl,
         region=url.region,
         parallel=parallel,
+        read_timeout_s=min(max(timeout_s, SHORTEST_TIMEOUT_S), READ_TIMEOUT_S),
         tls=TlsOptions(
             root_ca=settings.root_ca,
             client_cert=settings.client_cert,

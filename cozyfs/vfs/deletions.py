@@ -70,4 +70,6 @@ async def abort_uploads(objects: Objects, uploads: list[PendingUpload]) -> None:
 
 
 def _listed(objects: Objects, prefix: str) -> list[PendingUpload]:
-    return list(objects.store.list_multipart(objects.bucket, prefix))
+    # Asked for the whole bucket: MinIO knows no other prefixes than whole keys.
+    found = objects.store.list_multipart(objects.bucket, "")
+    return [upload for upload in found if upload.key.startswith(prefix)]

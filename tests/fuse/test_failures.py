@@ -145,6 +145,20 @@ def test_a_read_that_needs_the_server_fails_in_time_and_works_again_later(mounts
     assert content(mount) == "text"
 
 
+def test_a_server_that_is_silent_is_given_up_like_one_that_is_gone(mounts, proxy):
+    mounts.expected = OUTAGE
+    mount = start(mounts)
+    proxy.play(itertools.repeat(Fault(delay_s=60)))
+    began = time.monotonic()
+    assert saved(mount, "new") == "Input/output error"
+    assert time.monotonic() - began < 20  # an answer may take 5 seconds, whatever the timeout
+    assert content(mount) == "new"
+    proxy.refuse()  # ends what is silent
+    proxy.play([])
+    proxy.restore()
+    eventually(lambda: mount.status()["failed_files"] == 0)
+
+
 def test_an_outage_shorter_than_the_timeout_is_not_noticed(mounts, proxy):
     mount = mounts.start("--timeout", 20)
     proxy.refuse()

@@ -188,8 +188,19 @@ async def test_a_draft_whose_staging_file_is_gone_does_not_stop_the_mount(world,
         (world.staging / name).unlink()
     async with world.mount() as fs:
         assert fs.get(inode.ino).size == 0
-        assert [row[0] for row in fs.index.drafts()] == [inode.ino]
+        assert fs.index.drafts() == []
+        assert (world.staging / f"{inode.ino}.record.unreadable").exists()
+        await write_again(fs, inode)
     assert "cannot be read" in caplog.text
+    async with world.mount():
+        assert (world.staging / f"{inode.ino}.record.unreadable").exists()
+
+
+async def write_again(fs, inode):
+    handle = await fs.files.open(inode.ino, os.O_WRONLY, 0)
+    await fs.files.write(handle.fh, 0, b"y" * 1000)
+    await fs.files.flush(handle.fh)
+    await fs.files.release(handle.fh)
 
 
 # ---- names
