@@ -35,7 +35,7 @@ OF_COZYFS = {
     name: name
     for name in (
         "fs_url", "config", "state_dir", "org", "db_prefix", "write_buffer", "cache_size",
-        "timeout", "parallel", "retention", "log_file", "log_level",
+        "timeout", "parallel", "retention", "journal_interval", "refresh", "log_file", "log_level",
     )
 }  # fmt: skip
 

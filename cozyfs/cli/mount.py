@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 MIN_WRITE_BUFFER = 16 << 20
 """Bytes: room for three parts of an upload."""
 
+MIN_REFRESH_S = 0.1
+
 BACKGROUND_LOG_BYTES = 1 << 20
 
 
@@ -60,6 +62,9 @@ class Request:
     timeout_s: float
     parallel: int
     retention_s: float
+    journal_interval_s: float
+    refresh_s: float
+    force_lease: bool
     log_file: Path | None
     log_level: str
     fstab: fstab.FstabOptions
@@ -106,6 +111,27 @@ class Request:
     default="1d",
     show_default=True,
     help="How long replaced and removed content stays in the store.",
+)
+@click.option(
+    "--journal-interval",
+    type=DURATION,
+    metavar="SECONDS",
+    default=1.0,
+    show_default=True,
+    help="How long a change of the tree may take to reach the store.",
+)
+@click.option(
+    "--refresh",
+    type=DURATION,
+    metavar="SECONDS",
+    default=2.0,
+    show_default=True,
+    help="How often a read-only mount looks for what the writer changed.",
+)
+@click.option(
+    "--force-lease",
+    is_flag=True,
+    help="Take the instance over from a machine that is gone for good, at once.",
 )
 @click.option("--log-file", type=FILE, help="Log to this file; reopened when it was moved away.")
 @log_level_option("info")
@@ -166,6 +192,9 @@ def parse_request(
         timeout_s=values["timeout"],
         parallel=values["parallel"],
         retention_s=values["retention"],
+        journal_interval_s=values["journal_interval"],
+        refresh_s=max(values["refresh"], MIN_REFRESH_S),
+        force_lease=values["force_lease"],
         log_file=log_file.absolute() if log_file else None,
         log_level=values["log_level"],
         fstab=options,
@@ -288,6 +317,9 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
                 timeout_s=request.timeout_s,
                 parallel=request.parallel,
                 retention_s=request.retention_s,
+                journal_interval_s=request.journal_interval_s,
+                refresh_s=request.refresh_s,
+                force_lease=request.force_lease,
             ),
             ready,
         )
