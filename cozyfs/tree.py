@@ -31,6 +31,7 @@ from cozyfs.journal import (
     rollforward,
     take,
 )
+from cozyfs.journal.lease import DURATION_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
     from cozyfs.values import Instance
 
 log = logging.getLogger(__name__)
+
+LEASE_VARIABLE = "COZYFS_LEASE_SECONDS"
+"""Of the environment: how long a lease is good. For tests, which cannot wait for half a minute."""
+
+SHORTEST_LEASE_S = 2.0
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MOUNTED = "mounted"
@@ -138,6 +144,7 @@ async def open_for_writing(
             objects,
             owner,
             above_epoch=max(index.position.epoch if index.position else 0, await _epoch(objects)),
+            duration_s=_lease_duration(),
             force=force_lease,
             on_wait=_say_wait,
         )
@@ -239,6 +246,13 @@ async def _roll_forward(index: Index, objects: JournalObjects, known_ns: int | N
             index, made, uid=os.getuid(), gid=os.getgid(), now_ns=time.time_ns()
         )
         log.warning("%d files that were stored last were put back into the tree", len(paths))
+
+
+def _lease_duration() -> float:
+    try:
+        return max(SHORTEST_LEASE_S, float(os.environ[LEASE_VARIABLE]))
+    except (KeyError, ValueError):
+        return DURATION_S
 
 
 def _owner_id(state: InstanceState) -> str:
