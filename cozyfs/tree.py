@@ -31,6 +31,7 @@ from cozyfs.journal import (
     rollforward,
     take,
 )
+from cozyfs.journal.lease import DURATION_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,6 +139,7 @@ async def open_for_writing(
             objects,
             owner,
             above_epoch=max(index.position.epoch if index.position else 0, await _epoch(objects)),
+            duration_s=_lease_s(),
             force=force_lease,
             on_wait=_say_wait,
         )
@@ -239,6 +241,12 @@ async def _roll_forward(index: Index, objects: JournalObjects, known_ns: int | N
             index, made, uid=os.getuid(), gid=os.getgid(), now_ns=time.time_ns()
         )
         log.warning("%d files that were stored last were put back into the tree", len(paths))
+
+
+def _lease_s() -> float:
+    """Of a lease; shorter for tests, which cannot wait for a real one to expire."""
+    text = os.environ.get("COZYFS_LEASE_SECONDS", "")
+    return max(float(text), 2.0) if text else DURATION_S
 
 
 def _owner_id(state: InstanceState) -> str:
