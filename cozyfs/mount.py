@@ -24,7 +24,7 @@ import trio
 
 from cozyfs.control import serve_control
 from cozyfs.errors import CozyError, LeaseLost, UploadFailed
-from cozyfs.fuse.attributes import Presentation
+from cozyfs.fuse.attributes import FOLLOWED_S, FOREVER_S, Presentation
 from cozyfs.fuse.copies import answer_copy
 from cozyfs.fuse.errors import errors
 from cozyfs.fuse.invalidation import tell_kernel
@@ -187,7 +187,8 @@ class _Mount:
             if not options.read_only:
                 left = await unfinished_uploads(objects, fs.files.objects_in_use)
                 nursery.start_soon(abort_uploads, objects, left)
-            show = Presentation(options.uid, options.gid, options.umask)
+            remembered_s = FOLLOWED_S if options.read_only else FOREVER_S
+            show = Presentation(options.uid, options.gid, options.umask, remembered_s)
             operations = Operations(fs, show)
             # Where ACLs are on, the kernel checks permissions whatever else it was told.
             operations.enable_acl = options.default_permissions

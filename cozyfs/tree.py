@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LEASE_VARIABLE = "COZYFS_LEASE_SECONDS"
+"""Of the environment: how long a lease is good. For tests, which cannot wait for half a minute."""
+
+SHORTEST_LEASE_S = 2.0
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MOUNTED = "mounted"
 """Local setting while a writer has the tree: the boot id of the machine then."""
@@ -139,7 +144,7 @@ async def open_for_writing(
             objects,
             owner,
             above_epoch=max(index.position.epoch if index.position else 0, await _epoch(objects)),
-            duration_s=_lease_s(),
+            duration_s=_lease_duration(),
             force=force_lease,
             on_wait=_say_wait,
         )
@@ -243,10 +248,11 @@ async def _roll_forward(index: Index, objects: JournalObjects, known_ns: int | N
         log.warning("%d files that were stored last were put back into the tree", len(paths))
 
 
-def _lease_s() -> float:
-    """Of a lease; shorter for tests, which cannot wait for a real one to expire."""
-    text = os.environ.get("COZYFS_LEASE_SECONDS", "")
-    return max(float(text), 2.0) if text else DURATION_S
+def _lease_duration() -> float:
+    try:
+        return max(SHORTEST_LEASE_S, float(os.environ[LEASE_VARIABLE]))
+    except (KeyError, ValueError):
+        return DURATION_S
 
 
 def _owner_id(state: InstanceState) -> str:

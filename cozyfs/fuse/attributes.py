@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 FOREVER_S = 365 * 24 * 3600
 """Seconds the kernel may remember what it was told: all changes go through this mount."""
 
+FOLLOWED_S = 60.0
+"""The same on a mount that follows another. It tells the kernel what to forget; but an answer
+that is on its way meanwhile could still be remembered."""
+
 BLOCK_SIZE = 128 << 10
 """st_blksize: what tools like cp read and write at once."""
 
@@ -28,7 +32,8 @@ class Presentation:
     umask: int | None = None
     timeout_s: float = FOREVER_S
 
-    def entry(self, inode: Inode) -> pyfuse3.EntryAttributes:
+    def entry(self, inode: Inode, *, fleeting: bool = False) -> pyfuse3.EntryAttributes:
+        """What the kernel may remember, unless it is *fleeting*: then it asks again each time."""
         entry = pyfuse3.EntryAttributes()
         mode = inode.mode
         if self.umask is not None and not stat.S_ISLNK(mode):
@@ -46,7 +51,7 @@ class Presentation:
         entry.st_mtime_ns = inode.mtime_ns
         entry.st_ctime_ns = inode.ctime_ns
         entry.entry_timeout = self.timeout_s
-        entry.attr_timeout = self.timeout_s
+        entry.attr_timeout = 0.0 if fleeting else self.timeout_s
         return entry
 
     def absent(self) -> pyfuse3.EntryAttributes:

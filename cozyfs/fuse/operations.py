@@ -52,7 +52,10 @@ class Operations(pyfuse3.Operations):
     def _entry(self, inode: Inode) -> pyfuse3.EntryAttributes:
         """The reply that hands *inode* to the kernel: lookup count + 1."""
         self._fs.remember(inode.ino)
-        return self._show.entry(inode)
+        return self._shown(inode)
+
+    def _shown(self, inode: Inode) -> pyfuse3.EntryAttributes:
+        return self._show.entry(inode, fleeting=self._fs.files.is_mixed(inode.ino))
 
     # ---- names
 
@@ -124,7 +127,7 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        return self._show.entry(self._fs.get(Ino(inode)))
+        return self._shown(self._fs.get(Ino(inode)))
 
     @answered
     async def setattr(
@@ -190,8 +193,15 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        handle = await self._fs.files.open(Ino(inode), flags, ctx.uid)
-        return pyfuse3.FileInfo(fh=handle.fh, keep_cache=True)
+        files = self._fs.files
+        handle = await files.open(Ino(inode), flags, ctx.uid)
+        if handle.pinned is None:
+            return pyfuse3.FileInfo(fh=handle.fh, keep_cache=True)
+        # The kernel's pages are the inode's, whichever handle fills them: those of an older
+        # content must not be taken for this one's.
+        return pyfuse3.FileInfo(
+            fh=handle.fh, keep_cache=False, direct_io=files.is_mixed(Ino(inode))
+        )
 
     @answered
     async def create(
@@ -237,7 +247,7 @@ class Operations(pyfuse3.Operations):
         handle = self._directories.get(fh)
         if handle is None:
             raise StaleHandle("the directory is not open")
-        show, remember = self._show.entry, self._fs.remember
+        show, remember = self._shown, self._fs.remember
         for offset, name, inode in handle.entries(start_id, self._fs.children):
             if not pyfuse3.readdir_reply(token, name, show(inode), offset):
                 return

@@ -6,8 +6,10 @@ the tree still has the old content and the new object is unreferenced.
 
 Concurrency: a node's lock is held for every change and for a flush as a whole, so writers of
 one file wait while it is being stored; readers never do. Nodes of different files are
-independent. Index calls are plain calls on the event loop; whatever awaits looks its node and
-its inode up again afterwards where that matters (they may have been unlinked meanwhile).
+independent. On a read-only mount, whose tree changes behind the kernel's back, a handle goes on
+reading the content it was opened on. Index calls are plain calls on the event loop; whatever
+awaits looks its node and its inode up again afterwards where that matters (they may have been
+unlinked meanwhile).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from cozyfs.errors import (
     CorruptObject,
     CozyError,
     InvalidRequest,
+    LeaseLost,
     NotFound,
     ObjectNotFound,
     ReadOnly,
@@ -58,6 +61,10 @@ HASH_BATCH = 4 << 20
 """Bytes of a sequential read that are hashed by one trip to a thread."""
 
 
+async def _no_sync() -> None:
+    """Where the index has no journal."""
+
+
 class Files:
     """All open files of one mount."""
 
@@ -73,6 +80,7 @@ class Files:
         cache_size: int,
         read_only: bool = False,
         confirm: Callable[[], Awaitable[None]] | None = None,
+        sync: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._index = index
@@ -85,7 +93,13 @@ class Files:
         self.cache = BlockCache(objects, cache_size)
         self.pool = MemoryPool(write_buffer)
         self._shop = Workshop(
-            objects, self.pool, staging_dir, nursery, self._new_target, self._superseded
+            objects,
+            self.pool,
+            staging_dir,
+            nursery,
+            self._new_target,
+            self._superseded,
+            sync or _no_sync,
         )
         self._nodes: dict[Ino, Node] = {}
         self._handles: dict[Fh, Handle] = {}
@@ -123,7 +137,12 @@ class Files:
     def current(self, inode: Inode) -> Inode:
         """*inode* as its users see it: size and times of an unflushed draft included."""
         node = self._nodes.get(inode.ino)
-        if node is None or node.draft is None:
+        if node is None:
+            return inode
+        if node.pinned and node.draft is None:
+            # The kernel knows one size of an inode, and reads no further, for whatever handle.
+            return inode._replace(size=max(inode.size, *(each.size for each in node.pinned)))
+        if node.draft is None:
             return inode
         draft = node.draft
         return inode._replace(
@@ -132,6 +151,23 @@ class Files:
             mtime_ns=draft.mtime_ns,
             ctime_ns=max(draft.ctime_ns, inode.ctime_ns),
         )
+
+    def pinned(self, ino: Ino) -> Inode | None:
+        """What an open handle still reads of an inode that is gone on the machine that writes."""
+        node = self._nodes.get(ino)
+        return node.pinned[-1]._replace(nlink=0) if node is not None and node.pinned else None
+
+    def is_mixed(self, ino: Ino) -> bool:
+        """Whether handles of the inode read another content than the tree has, so that what the
+        kernel is told of it holds for a moment only."""
+        node = self._nodes.get(ino)
+        if node is None or not node.pinned:
+            return False
+        try:
+            now = self._index.get(ino)
+        except NotFound:
+            return True
+        return any(not _same_content(each, now) for each in node.pinned)
 
     def state(self, ino: Ino) -> str:
         """``clean`` (in the store), ``dirty`` (not yet), ``failed`` (kept and retried)."""
@@ -157,6 +193,9 @@ class Files:
             raise ReadOnly("the mount is read-only")
         inode = self._index.get(ino)
         handle = self._add(ino, flags, uid)
+        if self.read_only and handle.node.draft is None:
+            handle.pinned = inode
+            handle.node.pinned.append(inode)
         if flags & os.O_TRUNC:
             try:
                 async with handle.node.lock:
@@ -199,7 +238,8 @@ class Files:
         if handle is None:
             return
         node = handle.node
-        if node.draft is not None and node.draft.dirty and handle.writable and not node.failures:
+        waits = node.draft is not None and node.draft.dirty and handle.writable
+        if waits and not node.failures and not self.read_only:
             try:
                 await self._flush(node)
             except CozyError as exc:
@@ -211,6 +251,8 @@ class Files:
     async def read(self, fh: Fh, offset: int, size: int) -> bytes:
         """Up to *size* bytes at *offset*; fewer only at the end of the file."""
         handle = self.handle(fh)
+        if handle.pinned is not None:
+            return await self._read_content(handle, handle.pinned, offset, size)
         while True:
             draft = handle.node.draft
             internal_id = self._index.get(handle.node.ino).internal_id
@@ -227,7 +269,9 @@ class Files:
         draft = node.draft
         if draft is not None:
             return await self._read_draft(node, draft, offset, offset + size)
-        inode = self._index.get(node.ino)
+        return await self._read_content(handle, self._index.get(node.ino), offset, size)
+
+    async def _read_content(self, handle: Handle, inode: Inode, offset: int, size: int) -> bytes:
         stop = min(offset + size, inode.size)
         if offset >= stop:
             return b""
@@ -248,6 +292,8 @@ class Files:
         """All of *data* at *offset*, into the draft."""
         handle = self.handle(fh)
         node = handle.node
+        if self.read_only:  # since the lease was lost
+            raise ReadOnly("the mount is read-only")
         async with node.lock:
             draft = node.draft or self._begin(node)
             await draft.write(offset, data)
@@ -298,6 +344,9 @@ class Files:
             for node in list(self._nodes.values()):
                 nursery.start_soon(one, node)
         if failed:
+            for exc in failed:
+                if isinstance(exc, LeaseLost):
+                    raise exc
             raise UploadFailed(f"{len(failed)} files could not be stored") from failed[0]
 
     async def keep_all(self) -> None:
@@ -356,6 +405,8 @@ class Files:
 
     async def retry_failed(self) -> None:
         """Try once to store every draft whose upload failed."""
+        if self.read_only:
+            return
         for node in [n for n in self._nodes.values() if n.failures]:
             try:
                 await self._flush(node)
@@ -384,6 +435,8 @@ class Files:
     def _forget(self, handle: Handle) -> None:
         del self._handles[handle.fh]
         node = handle.node
+        if handle.pinned is not None:
+            node.pinned.remove(handle.pinned)
         node.handles -= 1
         node.writers -= handle.writable
         if node.handles == 0 and (node.draft is None or not node.draft.dirty):
@@ -510,6 +563,8 @@ class Files:
                 if inode.nlink == 0:
                     return  # nobody can open it again; the draft goes with the last handle
                 target = self._describe(self.current(inode), new_internal_id())
+                if self._confirm is not None:
+                    await self._confirm()  # before, too: nothing is stored that has no place
                 try:
                     content = await upload(draft, target, self._objects, self.cache)
                     if self._confirm is not None:
@@ -529,6 +584,8 @@ class Files:
                     return  # the same
                 self.upload_errors += 1
                 await self._keep(node, draft)
+                if isinstance(exc, LeaseLost):
+                    raise  # it is not tried again, and EROFS says so
                 raise UploadFailed("the file could not be stored; it is kept and retried") from exc
             finally:
                 self.uploads -= 1
@@ -546,6 +603,9 @@ class Files:
                 ctime_ns=max(draft.ctime_ns, self._index.get(node.ino).ctime_ns),
                 now_ns=self._clock(),
             )
+            if content.internal_id is not None:
+                doc_id = self._index.get(node.ino).doc_id
+                self._index.keep_object(doc_id, content.internal_id)
             if node.failures:
                 self._index.remove_draft(node.ino)
         node.failures = 0
@@ -574,6 +634,10 @@ class Files:
 
     def _superseded(self, doc_id: str, internal_id: str) -> None:
         self._index.queue_deletion(doc_id, internal_id, self._clock())
+
+
+def _same_content(one: Inode, other: Inode) -> bool:
+    return (one.internal_id, one.size) == (other.internal_id, other.size)
 
 
 def without_set_ids(mode: int) -> int:

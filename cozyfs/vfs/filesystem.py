@@ -99,6 +99,7 @@ class FileSystem:
             cache_size=cache_size,
             read_only=read_only,
             confirm=confirm,
+            sync=sync,
             clock=clock,
         )
 
@@ -119,7 +120,14 @@ class FileSystem:
     # ---- looking
 
     def get(self, ino: Ino) -> Inode:
-        return self.files.current(self.index.get(ino))
+        try:
+            inode = self.index.get(ino)
+        except NotFound:
+            # Removed by the machine that this mount follows, and still open here.
+            if (pinned := self.files.pinned(ino)) is None:
+                raise
+            inode = pinned
+        return self.files.current(inode)
 
     def lookup(self, parent: Ino, name: bytes) -> Inode:
         """Raises NotFound; `.` and `..` are the kernel's affair."""

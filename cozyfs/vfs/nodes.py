@@ -13,14 +13,14 @@ import trio
 from cozyfs.vfs.readahead import ReadAhead, SequentialHash
 
 if TYPE_CHECKING:
-    from cozyfs.values import Fh, Ino
+    from cozyfs.values import Fh, Ino, Inode
     from cozyfs.vfs.draft import Draft
 
 
 class Node:
     """One inode in use. ``draft`` is None while its content is that of the index."""
 
-    __slots__ = ("draft", "failures", "handles", "ino", "lock", "writers")
+    __slots__ = ("draft", "failures", "handles", "ino", "lock", "pinned", "writers")
 
     def __init__(self, ino: Ino) -> None:
         self.ino = ino
@@ -30,6 +30,8 @@ class Node:
         self.failures = 0
         """Uploads of the draft that failed in a row; more than 0 means it is kept and retried."""
         self.lock = trio.Lock()
+        self.pinned: list[Inode] = []
+        """On a mount that follows another: what each open handle goes on reading."""
 
 
 class Handle:
@@ -43,6 +45,7 @@ class Handle:
         "fh",
         "hashing",
         "node",
+        "pinned",
         "readable",
         "uid",
         "writable",
@@ -64,3 +67,5 @@ class Handle:
         self.hashing = trio.Lock()
         """Held while a thread feeds the hash: requests of one handle run side by side."""
         self.wrote = False
+        self.pinned: Inode | None = None
+        """The content to read, whatever becomes of the inode; None: what is there."""

@@ -34,7 +34,8 @@ from cozyfs.errors import (
     StoreUnavailable,
     UploadFailed,
 )
-from cozyfs.values import ROOT_INO, AttributeChanges
+from cozyfs.store.keys import new_internal_id
+from cozyfs.values import ROOT_INO, AttributeChanges, Content
 from cozyfs.vfs.deletions import delete_due
 
 DATA = pattern(100 * KIB, 5)
@@ -526,3 +527,63 @@ async def test_writing_ten_files_at_once(small, world):
             ino = fs.lookup(ROOT_INO, b"%d" % number).ino
             assert await read_file(fs, ino) == pattern(150 * KIB, number)
         world.check(fs)
+
+
+# ---- a mount that follows another
+
+
+def replaced(world, fs, ino, data):
+    """What a journal that is followed does: the inode has another content."""
+    internal_id = new_internal_id()
+    key = fs.objects.key(fs.index.get(ino).doc_id, internal_id)
+    etag = world.store.inner.put(BUCKET, key, data)
+    content = Content(internal_id, len(data), len(data), None, etag, None)
+    fs.index.set_content(ino, content, mtime_ns=1, ctime_ns=1, now_ns=1)
+
+
+async def test_a_handle_of_a_read_only_mount_goes_on_reading_what_it_was_opened_on(world):
+    async with world.mount() as fs:
+        ino = await new_file(fs, b"f", b"old content")
+    async with world.mount(read_only=True) as fs:
+        before = await fs.files.open(ino, os.O_RDONLY, USER)
+        assert not fs.files.is_mixed(ino)
+        replaced(world, fs, ino, b"new")
+        assert fs.files.is_mixed(ino)
+        assert await fs.files.read(before.fh, 0, 100) == b"old content"
+        after = await fs.files.open(ino, os.O_RDONLY, USER)
+        assert await fs.files.read(after.fh, 0, 100) == b"new"
+        assert await fs.files.read(before.fh, 4, 100) == b"content"
+        # The kernel reads no further than the size it knows, for either handle.
+        assert fs.get(ino).size == len(b"old content")
+        await close(fs, before)
+        assert fs.get(ino).size == 3
+        assert not fs.files.is_mixed(ino)
+        await close(fs, after)
+
+
+async def test_an_open_file_that_the_writer_removed_has_attributes_and_content(world):
+    async with world.mount() as fs:
+        ino = await new_file(fs, b"f", b"old content")
+    async with world.mount(read_only=True) as fs:
+        handle = await fs.files.open(ino, os.O_RDONLY, USER)
+        fs.index.unlink(ROOT_INO, b"f", 1, keep=False)
+        assert (fs.get(ino).nlink, fs.get(ino).size) == (0, 11)
+        assert await fs.files.read(handle.fh, 0, 100) == b"old content"
+        await close(fs, handle)
+        with pytest.raises(NotFound):
+            fs.get(ino)
+
+
+async def test_a_mount_that_turned_read_only_takes_no_writes_on_open_files(world):
+    async with world.mount() as fs:
+        ino = await new_file(fs, b"f", b"old")
+        handle = await fs.files.open(ino, os.O_RDWR, USER)
+        await fs.files.write(handle.fh, 0, b"new")
+        fs.turn_read_only()
+        with pytest.raises(ReadOnly):
+            await fs.files.write(handle.fh, 0, b"more")
+        puts = world.store.calls["put"]
+        await fs.files.release(handle.fh)
+        await fs.files.retry_failed()
+        assert world.store.calls["put"] == puts
+        assert await read_file(fs, ino) == b"new"  # kept, and shown
