@@ -304,6 +304,7 @@ def _patiently(call: Callable[[], T], timeout_s: float) -> T:
 def run_request(request: Request, ready: Callable[[], None]) -> None:
     """Find the instance, take its state, mount until unmounted. Raises CozyError."""
     from cozyfs import logs
+    from cozyfs.cli.restoring import RestoreProgress, notice
     from cozyfs.mount import MountOptions, run_mount
     from cozyfs.state import InstanceState
     from cozyfs.store import open_store
@@ -316,6 +317,12 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
         instance = _patiently(lambda: _find(store, request), request.timeout_s)
     state = InstanceState.open(request.state_dir, instance.bucket, instance.db_prefix)
     state.lock(request.mountpoint, instance=instance.domain, store=description)
+    progress = RestoreProgress()
+
+    def ready_now() -> None:
+        progress.end()
+        ready()
+
     try:
         if request.log_file is None and not request.foreground:
             logs.set_up(request.log_level, state.log_path, rotate_bytes=BACKGROUND_LOG_BYTES)
@@ -342,8 +349,11 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
                 journal_interval_s=request.journal_interval_s,
                 refresh_s=request.refresh_s,
                 force_lease=request.force_lease,
+                progress=progress,
+                notice=notice,
             ),
-            ready,
+            ready_now,
         )
     finally:
+        progress.end()
         state.unlock()
