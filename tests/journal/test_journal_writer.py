@@ -58,7 +58,7 @@ async def test_a_burst_shares_an_object_and_so_do_flushes(site, autojump_clock):
 async def test_much_is_cut_into_several_objects_that_form_a_chain(site, autojump_clock):
     index = site.new_index()
     _, lease = await site.machine(index)
-    writer = JournalWriter(index, site.objects(), lease, limit_bytes=2_000)
+    writer = JournalWriter(index, site.objects(), lease, limit_bytes=1_000)
     for number in range(20):
         make(index, b"%d" % number)
     async with running(writer.run):
