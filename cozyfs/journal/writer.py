@@ -103,6 +103,7 @@ class JournalWriter:
         try:
             while True:
                 await self._wait()
+                self._wanted = trio.Event()
                 while self.pending:
                     await self._store_next()
         except LeaseLost as exc:
@@ -139,7 +140,6 @@ class JournalWriter:
             self._lease.check()
 
     async def _store_next(self) -> None:
-        self._wanted = trio.Event()
         batch = self._index.take_outbox(self._limit_bytes)
         if batch is None:
             raise CozyError("the outbox has lost what it held")
