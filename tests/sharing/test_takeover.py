@@ -1,0 +1,185 @@
+"""One writer at a time: a second one is refused, the next one sees everything, and a writer that
+was overtaken changes nothing any more."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import signal
+import socket
+import time
+
+from mounting import Child, eventually, run, sh
+from sharing_world import OVERTAKEN, follow, refused, shows
+
+from cozyfs.config import parse_fs_url
+from cozyfs.store import open_store
+
+FILL = 'cd "$1"; mkdir -p d/e; for i in 1 2 3; do echo $i > d/e/f$i; done; mv d/e/f3 d/moved'
+LOOK = 'cd "$1"; find . -name .cozy_trash -prune -o -type f -print | sort | xargs grep -H ""'
+FILLED = "./d/e/f1:1\n./d/e/f2:2\n./d/moved:3\n"
+
+
+def objects_of(url):
+    """Key and ETag of everything in the store, but the lease."""
+    with contextlib.closing(open_store(parse_fs_url(url))) as store:
+        (bucket,) = store.list_buckets()
+        found = store.list(bucket, "")
+        return {i.key: i.etag for i in found if not i.key.endswith(".cozyfs/lease")}
+
+
+def test_a_second_writer_is_refused_and_told_who_writes_and_what_to_do(machines):
+    writer = machines("a").start()
+    line = refused(machines("b"))
+    assert socket.gethostname() in line
+    assert str(writer.path) in line
+    assert re.search(r"since \d{4}-\d\d-\d\dT\d\d:\d\d", line)
+    assert "--force-lease" in line
+    assert "read-only" in line
+    sh(FILL, writer.path)  # and the first one is none the worse
+    assert writer.status()["lease"] == "held"
+
+
+def test_after_an_unmount_the_next_machine_mounts_at_once_and_sees_everything(machines):
+    with machines("a").mounted() as mount:
+        sh(FILL, mount.path)
+    began = time.monotonic()
+    with machines("b").mounted(create=False) as mount:
+        assert time.monotonic() - began < 5
+        assert sh(LOOK, mount.path) == FILLED
+        sh('cd "$1"; echo b > d/b; rm d/e/f1', mount.path)
+    with machines("a").mounted(create=False) as mount:
+        assert sh(LOOK, mount.path) == "./d/b:b\n./d/e/f2:2\n./d/moved:3\n"
+
+
+def test_a_machine_that_is_lost_is_taken_over_with_all_that_was_acknowledged(machines):
+    first = machines("a")
+    # The journal is late: what close() acknowledged has to be found without it.
+    mount = first.start("--journal-interval", "60")
+    sh('cd "$1"; mkdir d; echo old > d/f; echo kept > d/g; sync d', mount.path)
+    sh('cd "$1"; echo new > d/f; echo more > d/h', mount.path)
+    mount.kill()
+    shutil.rmtree(first.folder / "state")
+    began = time.monotonic()
+    with machines("b").mounted("--force-lease", create=False) as mount:
+        assert time.monotonic() - began < 5
+        assert sh(LOOK, mount.path) == "./d/f:new\n./d/g:kept\n./d/h:more\n"
+
+
+def test_without_force_a_lease_that_is_not_renewed_is_waited_for(machines):
+    first = machines("a")
+    mount = first.start()
+    sh(FILL, mount.path)
+    mount.kill()
+    began = time.monotonic()
+    with machines("b").mounted(create=False) as mount:
+        assert 5 < time.monotonic() - began < 15
+        assert "waiting up to" in mount.log
+        assert sh(LOOK, mount.path) == FILLED
+
+
+def test_the_same_state_directory_does_not_wait_for_its_own_lease(machines):
+    mount = machines("a").start()
+    sh(FILL, mount.path)
+    mount.kill()
+    began = time.monotonic()
+    with machines("a").mounted(create=False) as mount:
+        assert time.monotonic() - began < 5
+        assert sh(LOOK, mount.path) == FILLED
+
+
+WRITE_ON = r"""
+import errno, os, sys
+# Has a file open for writing; when told, says what a write, its close and others come to.
+os.chdir(sys.argv[1])
+fd = os.open("open", os.O_RDWR | os.O_CREAT)
+os.write(fd, b"before")
+os.fsync(fd)
+print("open", flush=True)
+while not os.path.exists(sys.argv[2]):
+    __import__("time").sleep(0.05)
+
+def name(call):
+    try:
+        call()
+    except OSError as exc:
+        return errno.errorcode[exc.errno]
+    return "fine"
+
+# The first may still go into a draft; what counts is that nobody is told it was stored.
+first = name(lambda: os.write(fd, b"after"))
+print(name(lambda: os.fsync(fd)), name(lambda: os.mkdir("late") or os.fsync(os.open(".", 0))))
+print(name(lambda: os.write(fd, b"after")), name(lambda: os.close(fd)) if first == "fine" else "")
+"""
+
+
+def test_a_writer_that_was_stopped_past_its_lease_changes_nothing_any_more(machines, tmp_path):
+    first = machines("a")
+    first.expected = [*OVERTAKEN, "another mount", "was not stored"]
+    old = first.start()
+    sh(FILL, old.path)
+    go = tmp_path / "go"
+    program = Child("python3", "-c", WRITE_ON, old.path, go)
+    eventually(lambda: "open" in program.output())
+    reader = follow(machines("c"))
+
+    old.signal(signal.SIGSTOP)
+    new = machines("b").start(create=False)  # waits until the lease has expired
+    sh('cd "$1"; echo b > d/b; rm d/e/f1; echo other > open; sync d', new.path)
+    shows(reader, "cat d/b open; ls d/e", "b\nother\nf2\nf3\n".replace("f3\n", ""))
+    before = objects_of(machines.fs_url)
+
+    go.touch()
+    old.signal(signal.SIGCONT)
+    lines = program.wait().check().out.splitlines()[1:]
+    assert lines[0] == "EROFS EROFS"
+    assert lines[1].split()[0] == "EROFS"
+    eventually(lambda: old.status()["lease"] == "lost")
+    done = run("touch", old / "d/late")
+    assert "Read-only file system" in done.err
+    time.sleep(6)  # for a retry
+    assert objects_of(machines.fs_url) == before
+    wanted = "./d/b:b\n./d/e/f2:2\n./d/moved:3\n./open:other\n"
+    assert sh(LOOK, new.path) == wanted
+
+    # Readers follow the new one, whatever the old one does.
+    sh('cd "$1"; echo more > d/more', new.path)
+    shows(reader, "cat d/more", "more\n")
+    assert reader.status()["journal_failing_since"] is None
+    # It ends in order, and does not wait for what can never be stored.
+    old.signal(signal.SIGTERM)
+    assert old.wait(20) == 0
+    assert objects_of(machines.fs_url).keys() >= before.keys()
+    new.unmount()
+    with machines("d").mounted("--read-only", create=False) as mount:
+        assert sh(LOOK, mount.path) == wanted.replace("./d/e", "./d/e", 1).replace(
+            "./d/moved", "./d/more:more\n./d/moved"
+        )
+
+
+def test_a_writer_that_was_stopped_and_that_nobody_overtook_goes_on(machines):
+    mount = machines("a").start()
+    mount.signal(signal.SIGSTOP)
+    time.sleep(3)
+    mount.signal(signal.SIGCONT)
+    sh(FILL + "; sync d", mount.path)
+    assert mount.status()["lease"] == "held"
+    mount.unmount()
+
+
+def test_an_operator_who_takes_over_from_a_live_writer_wins(machines):
+    first = machines("a")
+    first.expected = OVERTAKEN
+    old = first.start()
+    sh(FILL, old.path)
+    new = machines("b").start("--force-lease", create=False)
+    assert sh(LOOK, new.path) == FILLED
+    eventually(lambda: old.status()["lease"] == "lost")
+    done = run("bash", "-c", 'echo late > "$1"', "sh", old / "late")
+    assert "Read-only file system" in done.err
+    sh('echo b > "$1/b"', new.path)
+    old.unmount()
+    new.unmount()
+    with machines("a").mounted(create=False) as again:
+        assert sh(LOOK, again.path) == "./b:b\n" + FILLED
