@@ -90,6 +90,8 @@ class MountOptions:
     journal_interval_s: float = 1.0
     refresh_s: float = 2.0  # of a read-only mount
     force_lease: bool = False
+    progress: Callable[[int, int], None] | None = None  # bytes restored, of how many
+    notice: Callable[[str], None] = log.warning  # for people who wait for the mount
 
 
 def run_mount(options: MountOptions, on_ready: Callable[[], None]) -> None:
@@ -139,7 +141,9 @@ class _Mount:
     async def run(self) -> None:
         options = self._options
         if options.read_only:
-            self._reader = await open_for_reading(options.instance, self._store, options.state)
+            self._reader = await open_for_reading(
+                options.instance, self._store, options.state, progress=options.progress
+            )
             self._index = self._reader.index
         else:
             self._writer = await open_for_writing(
@@ -150,6 +154,8 @@ class _Mount:
                 journal_interval_s=options.journal_interval_s,
                 retention_s=options.retention_s,
                 force_lease=options.force_lease,
+                progress=options.progress,
+                notice=options.notice,
             )
             self._index = self._writer.index
         try:

@@ -30,7 +30,6 @@ from cozyfs.journal import (
     JournalObjects,
     JournalWriter,
     Lease,
-    LeaseRecord,
     Owner,
     Snapshotter,
     restore,
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cozyfs.index import Changes
+    from cozyfs.journal.restore import Progress
     from cozyfs.state import InstanceState
     from cozyfs.store.base import Store
     from cozyfs.values import Instance
@@ -140,11 +140,15 @@ async def open_for_writing(
     journal_interval_s: float,
     retention_s: float,
     force_lease: bool,
+    progress: Progress | None = None,
+    notice: Callable[[str], None] = log.warning,
 ) -> WriterTree:
     """The tree, up to date and ours. Raises LeaseHeld, JournalDamaged, JournalDiverged,
     InstanceError, StoreError."""
     objects = JournalObjects(store, instance.bucket, instance.db_prefix)
-    known_ns = await _ensure_tree(instance, store, state, objects, may_create=True)
+    known_ns = await _ensure_tree(
+        instance, store, state, objects, may_create=True, progress=progress
+    )
     index = Index.open(state.index_path)
     lease: Lease | None = None
     try:
@@ -156,7 +160,9 @@ async def open_for_writing(
             above_epoch=max(index.position.epoch if index.position else 0, await _epoch(objects)),
             duration_s=_lease_duration(),
             force=force_lease,
-            on_wait=_say_wait,
+            on_wait=lambda record, seconds: notice(
+                f"waiting up to {seconds:.0f} s for the lease of {record.host} to expire"
+            ),
         )
         if had_journal:
             follower = Follower(index, objects)
@@ -197,10 +203,12 @@ async def open_for_writing(
     return WriterTree(index, lease, writer, snapshots)
 
 
-async def open_for_reading(instance: Instance, store: Store, state: InstanceState) -> ReaderTree:
+async def open_for_reading(
+    instance: Instance, store: Store, state: InstanceState, *, progress: Progress | None = None
+) -> ReaderTree:
     """A replica of the tree as the journal has it now. Raises as :func:`open_for_writing`."""
     objects = JournalObjects(store, instance.bucket, instance.db_prefix)
-    await _ensure_tree(instance, store, state, objects, may_create=False)
+    await _ensure_tree(instance, store, state, objects, may_create=False, progress=progress)
     index = Index.open(state.index_path)
     try:
         if index.position is None:
@@ -220,13 +228,14 @@ async def _ensure_tree(
     objects: JournalObjects,
     *,
     may_create: bool,
+    progress: Progress | None,
 ) -> int | None:
     """See to it that there is an index; returns until when it knows the instance (nanoseconds),
     if it was restored."""
     path = state.index_path
     if path.exists():
         return None
-    restored = await restore(objects, path, _progress(instance.domain))
+    restored = await restore(objects, path, progress)
     if restored is not None:
         for problem in restored.problems:
             log.error("restoring %s: %s", instance.domain, problem)
@@ -285,24 +294,3 @@ def _owner_id(state: InstanceState) -> str:
 
 def _boot_id() -> str:
     return _BOOT_ID.read_text("ascii").strip()
-
-
-def _say_wait(record: LeaseRecord, seconds: float) -> None:
-    log.warning(
-        "waiting up to %.0f s for the lease of %s:%s to expire",
-        seconds,
-        record.host,
-        record.mountpoint,
-    )
-
-
-def _progress(domain: str) -> Callable[[int, int], None]:
-    last = time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > 2.0:
-            last = time.monotonic()
-            log.info("restoring the tree of %s: %d of %d bytes", domain, done, total)
-
-    return tell

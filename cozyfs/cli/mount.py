@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -27,7 +28,7 @@ from cozyfs.cli.parameters import (
     state_option,
     store_options,
 )
-from cozyfs.errors import CozyError, InstanceError, UsageError
+from cozyfs.errors import CozyError, InstanceError, StoreUnavailable, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,10 +37,14 @@ if TYPE_CHECKING:
     from cozyfs.store import Settings, Store
     from cozyfs.values import Instance
 
+T = TypeVar("T")
+
 MIN_WRITE_BUFFER = 16 << 20
 """Bytes: room for three parts of an upload."""
 
 MIN_REFRESH_S = 0.1
+
+START_PATIENCE_S = 3.0
 
 BACKGROUND_LOG_BYTES = 1 << 20
 
@@ -278,9 +283,28 @@ def find_instance(store: Store, request: Request) -> Instance:
     )
 
 
+def _find(store: Store, request: Request) -> Instance:
+    store.check()
+    return find_instance(store, request)
+
+
+def _patiently(call: Callable[[], T], timeout_s: float) -> T:
+    """*call*, again for a few seconds while the store does not answer: one that is just starting,
+    or busy for a moment, is no reason to fail. A wrong address is told soon all the same."""
+    deadline = time.monotonic() + min(timeout_s, START_PATIENCE_S)
+    while True:
+        try:
+            return call()
+        except StoreUnavailable:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.5)
+
+
 def run_request(request: Request, ready: Callable[[], None]) -> None:
     """Find the instance, take its state, mount until unmounted. Raises CozyError."""
     from cozyfs import logs
+    from cozyfs.cli.restoring import RestoreProgress, notice
     from cozyfs.mount import MountOptions, run_mount
     from cozyfs.state import InstanceState
     from cozyfs.store import open_store
@@ -289,11 +313,16 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
     logs.set_up(request.log_level, request.log_file)
     logs.hide(request.settings.url.access_key, request.settings.url.secret_key)
     with contextlib.closing(open_store(request.settings, parallel=1)) as store:
-        store.check()
         description = store.description
-        instance = find_instance(store, request)
+        instance = _patiently(lambda: _find(store, request), request.timeout_s)
     state = InstanceState.open(request.state_dir, instance.bucket, instance.db_prefix)
     state.lock(request.mountpoint, instance=instance.domain, store=description)
+    progress = RestoreProgress()
+
+    def ready_now() -> None:
+        progress.end()
+        ready()
+
     try:
         if request.log_file is None and not request.foreground:
             logs.set_up(request.log_level, state.log_path, rotate_bytes=BACKGROUND_LOG_BYTES)
@@ -320,8 +349,11 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
                 journal_interval_s=request.journal_interval_s,
                 refresh_s=request.refresh_s,
                 force_lease=request.force_lease,
+                progress=progress,
+                notice=notice,
             ),
-            ready,
+            ready_now,
         )
     finally:
+        progress.end()
         state.unlock()

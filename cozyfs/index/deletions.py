@@ -43,6 +43,15 @@ class Deletions(Rows):
                 list(rows),
             )
 
+    def keep_object(self, doc_id: str, internal_id: str) -> None:
+        """It is wanted after all: takes it off the queue, if it is there."""
+        if self.is_queued(doc_id, internal_id):
+            with self._db.transaction():
+                self._db.run(
+                    "DELETE FROM deletions WHERE doc_id = ? AND internal_id = ?",
+                    (doc_id, internal_id),
+                )
+
     def is_queued(self, doc_id: str, internal_id: str) -> bool:
         """Whether an object waits for its deletion."""
         sql = "SELECT 1 FROM deletions WHERE doc_id = ? AND internal_id = ?"

@@ -240,7 +240,7 @@ class Lease:
         """Or until the lease is lost. In short steps by our own clock: a machine that wakes up is
         to renew soon, not after the rest of a sleep that trio's clock did not count."""
         due = self._clock() + seconds
-        while (left := due - self._clock()) > 0:
+        while (left := due - self._clock()) > 0.01:  # less may be lost in rounding
             with trio.move_on_after(min(left, LONGEST_STEP_S)):
                 await self.lost.wait()
                 return

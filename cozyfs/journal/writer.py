@@ -103,7 +103,11 @@ class JournalWriter:
         try:
             while True:
                 await self._wait()
-                while self.pending:
+                self._wanted = trio.Event()
+                # Not what comes meanwhile: a burst of changes is one object an interval, not one
+                # for each time that the store answers.
+                target = self._index.last_seq
+                while self._stored_seq < target:
                     await self._store_next()
         except LeaseLost as exc:
             self._ended = exc
@@ -139,7 +143,6 @@ class JournalWriter:
             self._lease.check()
 
     async def _store_next(self) -> None:
-        self._wanted = trio.Event()
         batch = self._index.take_outbox(self._limit_bytes)
         if batch is None:
             raise CozyError("the outbox has lost what it held")

@@ -27,7 +27,7 @@ from cozyfs.vfs.staging import StagingFile
 from cozyfs.vfs.stream import Ending, Part, StreamUpload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
 
     import trio
@@ -63,6 +63,7 @@ class Workshop(NamedTuple):
     nursery: trio.Nursery
     new_target: Callable[[int], Target]  # of an inode number
     superseded: Callable[[str, str], None]  # (document id, internal id) of an object to delete
+    sync: Callable[[], Awaitable[None]]  # the index beyond this machine
 
 
 class Draft:
@@ -163,10 +164,13 @@ class Draft:
         if stream is None:
             return
         await self.settle()
-        _, ending = await stream.finish()
-        # Queued only now: before, the same object may still become the file's content. Nobody
-        # deletes it while it is the base of a draft (see `Files.objects_in_use`).
+        # Queued for deletion before it exists, also in the journal: if this machine is lost, the
+        # next one must not take half a file for a content. Nobody deletes it while a draft goes
+        # on from it (`Files.objects_in_use`), and a commit that makes it the content after all,
+        # when finishing fails here, takes it off the queue.
         self._shop.superseded(self._doc_id, stream.internal_id)
+        await self._shop.sync()
+        _, ending = await stream.finish()
         self.base = ObjectRef(stream.key, ending.size, None)
         before = self.table.memory
         self.table.mark(0, ending.size, Kind.BASE, 0)

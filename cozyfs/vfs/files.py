@@ -62,6 +62,10 @@ HASH_BATCH = 4 << 20
 """Bytes of a sequential read that are hashed by one trip to a thread."""
 
 
+async def _no_sync() -> None:
+    """Where the index has no journal."""
+
+
 class Files:
     """All open files of one mount."""
 
@@ -77,6 +81,7 @@ class Files:
         cache_size: int,
         read_only: bool = False,
         confirm: Callable[[], Awaitable[None]] | None = None,
+        sync: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._index = index
@@ -89,7 +94,13 @@ class Files:
         self.cache = BlockCache(objects, cache_size)
         self.pool = MemoryPool(write_buffer)
         self._shop = Workshop(
-            objects, self.pool, staging_dir, nursery, self._new_target, self._superseded
+            objects,
+            self.pool,
+            staging_dir,
+            nursery,
+            self._new_target,
+            self._superseded,
+            sync or _no_sync,
         )
         self._nodes: dict[Ino, Node] = {}
         self._handles: dict[Fh, Handle] = {}
@@ -634,6 +645,9 @@ class Files:
                 ctime_ns=max(draft.ctime_ns, self._index.get(node.ino).ctime_ns),
                 now_ns=self._clock(),
             )
+            if content.internal_id is not None:
+                doc_id = self._index.get(node.ino).doc_id
+                self._index.keep_object(doc_id, content.internal_id)
             if node.failures:
                 self._index.remove_draft(node.ino)
         node.failures = 0

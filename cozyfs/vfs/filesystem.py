@@ -99,6 +99,7 @@ class FileSystem:
             cache_size=cache_size,
             read_only=read_only,
             confirm=confirm,
+            sync=sync,
             clock=clock,
         )
 

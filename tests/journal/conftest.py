@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 from journal_world import T0, Site
 
@@ -33,5 +32,3 @@ def site(tmp_path, local_store, index_template):
 def any_site(tmp_path, any_store, index_template):
     with Site(tmp_path, any_store, index_template) as site:
         yield site
-
-

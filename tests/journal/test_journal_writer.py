@@ -1,0 +1,232 @@
+"""The journal writer: what is stored when, and what happens while it cannot be."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from journal_world import make, names, running, tree
+
+from cozyfs.errors import InvalidRequest, LeaseLost, StoreUnavailable
+from cozyfs.index.journal import decode
+from cozyfs.journal import JournalWriter
+
+
+async def test_changes_are_stored_within_the_interval(site, autojump_clock):
+    index = site.new_index()
+    writer, _ = await site.machine(index)
+    async with running(writer.run):
+        make(index, b"a")
+        await trio.sleep(1.1)
+        assert site.keys() == ["00000001-000000000001"]
+        assert index.position == writer.position
+        assert writer.pending == 0
+
+
+async def test_without_changes_nothing_is_sent(site, autojump_clock):
+    writer, _ = await site.machine(site.new_index())
+    async with running(writer.run):
+        await trio.sleep(100)
+    assert site.keys() == []
+
+
+async def test_flush_returns_when_all_before_it_is_stored(site, autojump_clock):
+    index = site.new_index()
+    writer, _ = await site.machine(index)
+    async with running(writer.run):
+        make(index, b"a")
+        began = trio.current_time()
+        await writer.flush()
+        assert trio.current_time() == began
+        assert index.take_outbox(1) is None
+        await writer.flush()
+        assert len(site.keys()) == 1
+
+
+async def test_a_burst_shares_an_object_and_so_do_flushes(site, autojump_clock):
+    index = site.new_index()
+    writer, _ = await site.machine(index)
+    for number in range(1_000):
+        make(index, b"%d" % number)
+    async with running(writer.run), trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(writer.flush)
+    assert len(site.keys()) == 1
+    record, _ = decode(site.store.get(site.bucket, site.key("journal", site.keys()[0])))
+    assert record.transactions == 1_000
+
+
+async def test_much_is_cut_into_several_objects_that_form_a_chain(site, autojump_clock):
+    index = site.new_index()
+    _, lease = await site.machine(index)
+    writer = JournalWriter(index, site.objects(), lease, limit_bytes=1_000)
+    for number in range(20):
+        make(index, b"%d" % number)
+    async with running(writer.run):
+        await writer.flush()
+    position = (0, 0, bytes(32))
+    for name in site.keys():
+        record, after = decode(site.store.get(site.bucket, site.key("journal", name)))
+        assert record.previous == position
+        position = after
+    assert len(site.keys()) > 3
+    assert position == index.position
+
+
+async def test_a_failing_store_is_tried_for_ever_in_order_and_told(site, autojump_clock):
+    index = site.new_index()
+    writer, lease = await site.machine(index, duration_s=10_000)
+    async with running(writer.run):
+        site.store.fail_always("put")
+        make(index, b"a")
+        await trio.sleep(300)
+        make(index, b"b")
+        assert writer.failing_since is not None
+        assert writer.pending == 2
+        with pytest.raises(StoreUnavailable):
+            await writer.flush(timeout_s=20)
+        site.store.mend()
+        await writer.flush()
+        assert (writer.failing_since, writer.pending) == (None, 0)
+    assert [decode_names(site, name) for name in site.keys()] == [1, 1]
+
+
+def decode_names(site, name):
+    return decode(site.store.get(site.bucket, site.key("journal", name)))[0].transactions
+
+
+async def test_a_lost_answer_is_recognised(site, autojump_clock):
+    index = site.new_index()
+    writer, _ = await site.machine(index)
+    async with running(writer.run):
+        site.store.fail("put", applied=True)
+        make(index, b"a")
+        await writer.flush()
+        make(index, b"b")
+        await writer.flush()
+    assert len(site.keys()) == 2
+
+
+async def test_a_taken_number_is_never_overwritten(site, autojump_clock):
+    index = site.new_index()
+    writer, _ = await site.machine(index)
+    key = site.key("journal", "00000001-000000000001")
+    site.store.put(site.bucket, key, b"another's")
+    make(index, b"a")
+    async with running(writer.run):
+        with pytest.raises(LeaseLost):
+            await writer.flush()
+    assert site.store.get(site.bucket, key) == b"another's"
+    assert index.outbox_size()[0] == 1
+
+
+async def test_without_conditional_puts_it_looks_first(site, autojump_clock, monkeypatch):
+    from cozyfs.errors import NotSupported
+
+    index = site.new_index()
+    writer, _ = await site.machine(index)
+    plain = site.store.inner.put
+
+    def put(*args, if_absent=False, if_match=None, **kwargs):
+        if if_absent or if_match:
+            raise NotSupported("no conditions")
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(site.store.inner, "put", put)
+    async with running(writer.run):
+        make(index, b"a")
+        await writer.flush()
+        key = site.key("journal", "00000001-000000000002")
+        plain(site.bucket, key, b"another's")
+        make(index, b"b")
+        with pytest.raises(LeaseLost):
+            await writer.flush()
+    assert site.store.get(site.bucket, key) == b"another's"
+
+
+async def test_a_lapsed_lease_stops_it_until_it_is_renewed(site, autojump_clock):
+    index = site.new_index()
+    writer, lease = await site.machine(index, duration_s=30)
+    async with running(writer.run):
+        await trio.sleep(31)
+        make(index, b"a")
+        await trio.sleep(60)
+        assert site.keys() == []
+        await lease.renew()
+        await writer.flush()
+        assert len(site.keys()) == 1
+
+
+async def test_what_lands_after_the_lease_lapsed_is_not_acknowledged(site, autojump_clock):
+    index = site.new_index()
+    writer, lease = await site.machine(index, duration_s=30)
+    site.store.before("put", lambda: autojump_clock.jump(100))
+    async with running(writer.run):
+        make(index, b"a")
+        with pytest.raises(StoreUnavailable):
+            await writer.flush(timeout_s=200)
+        assert len(site.keys()) == 1
+        await site.take("b", force=True)
+        with pytest.raises(LeaseLost):
+            await lease.renew()
+        with pytest.raises(LeaseLost):
+            await writer.flush()
+    assert index.outbox_size()[0] == 1
+
+
+async def test_a_lost_lease_ends_it_and_all_who_wait(site, autojump_clock):
+    index = site.new_index()
+    writer, lease = await site.machine(index)
+    site.store.fail_always("put")
+    make(index, b"a")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.run)
+        nursery.start_soon(_expect_loss, writer)
+        await trio.sleep(5)
+        site.store.mend()
+        await site.take("b", force=True)
+        with pytest.raises(LeaseLost):
+            await lease.renew()
+    assert names(index) == [b"a"]
+    assert site.keys() == []
+
+
+async def _expect_loss(writer):
+    with pytest.raises(LeaseLost):
+        await writer.flush()
+
+
+async def test_it_wants_a_recording_index_and_a_new_epoch(site, autojump_clock):
+    index = site.new_index()
+    writer, lease = await site.machine(index)
+    make(index, b"a")
+    async with running(writer.run):
+        await writer.flush()
+    with pytest.raises(InvalidRequest, match="new epoch"):
+        JournalWriter(index, site.objects(), lease)
+    index.stop_recording()
+    with pytest.raises(InvalidRequest):
+        JournalWriter(index, site.objects(), lease)
+
+
+async def test_the_next_epoch_goes_on_where_the_last_ended(site, autojump_clock):
+    index = site.new_index()
+    for number in range(1, 4):
+        writer, lease = await site.machine(index)
+        async with running(writer.run):
+            make(index, b"%d" % number)
+            await writer.flush()
+        await lease.release()
+    assert site.keys() == [f"0000000{n}-00000000000{n}" for n in (1, 2, 3)]
+
+
+async def test_it_works_on_every_store(any_site):
+    site, index = any_site, any_site.new_index()
+    replica = site.copied(index, "replica")
+    writer, lease = await site.machine(index)
+    async with running(writer.run):
+        for number in range(5):
+            make(index, b"%d" % number, internal_id=f"i{number}")
+            await writer.flush()
+    await site.follower(replica).refresh()
+    assert tree(replica) == tree(index)
+    await lease.release()

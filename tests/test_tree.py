@@ -1,0 +1,186 @@
+"""Where the tree of a mount comes from, and who may change it."""
+
+import contextlib
+import stat
+
+import pytest
+import trio
+
+from cozyfs import tree
+from cozyfs.errors import InstanceError, LeaseHeld, LeaseLost
+from cozyfs.instances import create
+from cozyfs.state import InstanceState
+from cozyfs.store import BytesBody, LocalStore, md5_of
+from cozyfs.store.keys import new_doc_id
+from cozyfs.values import ROOT_INO
+
+DOMAIN = "alice.example.com"
+
+
+@pytest.fixture
+def store(tmp_path):
+    with contextlib.closing(LocalStore(tmp_path / "store", durable=False)) as store:
+        yield store
+
+
+@pytest.fixture
+def instance(store):
+    return create(store, "cozy", DOMAIN)
+
+
+@pytest.fixture
+def machine(tmp_path, instance):
+    """State directories of machines, by name; each stays locked by the test."""
+    states = {}
+
+    def get(name):
+        if name not in states:
+            folder = tmp_path / name
+            states[name] = InstanceState.open(folder, instance.bucket, instance.db_prefix)
+            states[name].lock(tmp_path / "mnt", instance=DOMAIN, store="a folder")
+        return states[name]
+
+    yield get
+    for state in states.values():
+        state.unlock()
+
+
+@contextlib.asynccontextmanager
+async def writing(instance, store, state, *, force=False, clean=True):
+    """A writer with its tasks; *clean* says whether it ends as an unmount or as a crash."""
+    opened = await tree.open_for_writing(
+        instance,
+        store,
+        state,
+        state.directory / "mnt",
+        journal_interval_s=0.05,
+        retention_s=86400.0,
+        force_lease=force,
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(opened.lease.keep)
+            nursery.start_soon(opened.writer.run)
+            yield opened
+            if clean:
+                await opened.flush(10)
+            nursery.cancel_scope.cancel()
+        if clean:
+            await opened.close()
+    finally:
+        opened.index.close()
+
+
+def mkdir(index, name):
+    mode = stat.S_IFDIR | 0o755
+    return index.make(ROOT_INO, name, mode, uid=0, gid=0, doc_id=new_doc_id(1), now_ns=1)
+
+
+def names(index):
+    return [name for name, _ in index.children(ROOT_INO, b"", 100) if name != b".cozy_trash"]
+
+
+def put(store, instance, name):
+    key = f"{instance.db_prefix}/{name}"
+    store.put(instance.bucket, key, BytesBody(b"content"), md5=md5_of(b"content"))
+
+
+async def test_a_new_instance_gets_an_empty_tree_and_a_journal(instance, store, machine):
+    with trio.fail_after(20):
+        async with writing(instance, store, machine("one")) as opened:
+            assert names(opened.index) == []
+            assert opened.status()["epoch"] == 1
+    prefix = f"{instance.db_prefix}/.cozyfs/snapshots/"
+    assert len(list(store.list(instance.bucket, prefix))) == 1
+
+
+async def test_the_tree_of_this_machine_is_opened_again_under_a_new_epoch(
+    instance, store, machine
+):
+    with trio.fail_after(20):
+        async with writing(instance, store, machine("one")) as opened:
+            mkdir(opened.index, b"a")
+        async with writing(instance, store, machine("one")) as opened:
+            assert names(opened.index) == [b"a"]
+            assert opened.status()["epoch"] == 2
+
+
+async def test_another_machine_goes_on_where_the_first_ended(instance, store, machine):
+    with trio.fail_after(20):
+        async with writing(instance, store, machine("one")) as opened:
+            mkdir(opened.index, b"a")
+        async with writing(instance, store, machine("two")) as opened:
+            assert names(opened.index) == [b"a"]
+            mkdir(opened.index, b"b")
+        async with writing(instance, store, machine("one")) as opened:
+            assert names(opened.index) == [b"a", b"b"]
+
+
+async def test_what_a_lost_machine_had_flushed_is_there_after_a_takeover(instance, store, machine):
+    with trio.fail_after(20):
+        async with writing(instance, store, machine("one"), clean=False) as opened:
+            mkdir(opened.index, b"a")
+            await opened.flush(10)
+        async with writing(instance, store, machine("two"), force=True) as opened:
+            assert names(opened.index) == [b"a"]
+
+
+async def test_a_second_writer_is_refused_while_the_first_renews(
+    instance, store, machine, monkeypatch
+):
+    monkeypatch.setattr("cozyfs.journal.lease.GRACE_S", 0.5)
+    monkeypatch.setenv("COZYFS_LEASE_SECONDS", "2")
+    with trio.fail_after(20):
+        async with writing(instance, store, machine("one")):
+            with pytest.raises(LeaseHeld, match="--force-lease"):
+                async with writing(instance, store, machine("two")):
+                    pass
+
+
+async def test_a_writer_whose_lease_was_taken_is_told_so(instance, store, machine):
+    with trio.fail_after(20):
+        async with (
+            writing(instance, store, machine("one"), clean=False) as first,
+            writing(instance, store, machine("two"), force=True) as second,
+        ):
+            mkdir(second.index, b"b")
+            await second.flush(10)
+            with pytest.raises(LeaseLost):
+                await first.lease.renew()
+            mkdir(first.index, b"a")
+            with pytest.raises(LeaseLost):
+                await first.flush(10)
+
+
+async def test_a_reader_follows(instance, store, machine):
+    with trio.fail_after(20):
+        async with writing(instance, store, machine("one")) as opened:
+            await opened.flush(10)
+            reader = await tree.open_for_reading(instance, store, machine("two"))
+            made = mkdir(opened.index, b"a")
+            await opened.flush(10)
+            changes = await reader.refresh()
+            assert changes is not None
+            assert made.ino in changes.inodes
+            assert (ROOT_INO, b"a") in changes.entries
+            assert names(reader.index) == [b"a"]
+            reader.index.close()
+
+
+async def test_contents_without_any_tree_are_refused_with_where_it_was_looked_for(
+    instance, store, machine
+):
+    put(store, instance, "1234567890123456789012/12345/12345/1234567890123456")
+    state = machine("one")
+    with pytest.raises(InstanceError) as refused:
+        async with writing(instance, store, state):
+            pass
+    assert str(state.directory) in str(refused.value)
+    assert "--state-dir" in str(refused.value)
+    assert not state.index_path.exists()
+
+
+async def test_a_read_only_mount_makes_no_tree(instance, store, machine):
+    with pytest.raises(InstanceError, match="mount it for writing once"):
+        await tree.open_for_reading(instance, store, machine("one"))
+    assert not machine("one").index_path.exists()
