@@ -183,3 +183,24 @@ def test_an_operator_who_takes_over_from_a_live_writer_wins(machines):
     new.unmount()
     with machines("a").mounted(create=False) as again:
         assert sh(LOOK, again.path) == "./b:b\n" + FILLED
+
+
+def test_what_an_overtaken_writer_had_not_stored_stays_on_its_machine(machines, tmp_path):
+    first = machines("a")
+    first.expected = OVERTAKEN
+    old = first.start("--journal-interval", "60")
+    sh(FILL + "; sync .; mkdir unsent", old.path)
+    new = machines("b").start("--force-lease", create=False)
+    sh('echo b > "$1/b"; sync "$1"', new.path)
+    eventually(lambda: old.status()["lease"] == "lost")
+    done = first.cozyfs("umount", old.path).check()
+    assert "1 changes of the tree stay in" in done.err
+    old.wait()
+    new.unmount()
+    assert "--state-dir" in refused(first)
+    # And that refusal is in nobody's way.
+    began = time.monotonic()
+    first.env["COZYFS_STATE_DIR"] = str(tmp_path / "another")
+    with first.mounted(create=False) as again:
+        assert time.monotonic() - began < 5
+        assert sh(LOOK, again.path) == "./b:b\n" + FILLED
