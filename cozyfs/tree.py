@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from cozyfs.errors import CozyError, InstanceError, JournalDamaged, StoreUnavailable
+from cozyfs.errors import (
+    CozyError,
+    InstanceError,
+    JournalDamaged,
+    JournalDiverged,
+    StoreUnavailable,
+)
 from cozyfs.index import Index
 from cozyfs.journal import (
     Follower,
@@ -47,6 +53,9 @@ LEASE_VARIABLE = "COZYFS_LEASE_SECONDS"
 """Of the environment: how long a lease is good. For tests, which cannot wait for half a minute."""
 
 SHORTEST_LEASE_S = 2.0
+
+RELEASE_S = 10.0
+"""For the last PUT of a mount that could not start."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MOUNTED = "mounted"
@@ -141,6 +150,7 @@ async def open_for_writing(
         instance, store, state, objects, may_create=True, progress=progress
     )
     index = Index.open(state.index_path)
+    lease: Lease | None = None
     try:
         owner = Owner.here(_owner_id(state), os.fspath(mountpoint))
         had_journal = index.position is not None
@@ -156,7 +166,12 @@ async def open_for_writing(
         )
         if had_journal:
             follower = Follower(index, objects)
-            await follower.refresh()
+            try:
+                await follower.refresh()
+            except JournalDiverged as exc:
+                raise JournalDiverged(
+                    f"{exc}: mount with another --state-dir; they stay in {state.directory}"
+                ) from exc
             if follower.applied:
                 known_ns = follower.created_ns
         elif await objects.journal_after():
@@ -180,6 +195,9 @@ async def open_for_writing(
             on_stored=snapshots.journal_grew,
         )
     except BaseException:
+        if lease is not None:  # nobody has to wait for one that is not used
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + RELEASE_S):
+                await lease.release()
         index.close()
         raise
     return WriterTree(index, lease, writer, snapshots)
