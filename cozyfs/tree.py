@@ -12,7 +12,6 @@ import os
 import secrets
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -40,6 +39,7 @@ from cozyfs.journal.lease import DURATION_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from cozyfs.index import Changes
     from cozyfs.journal.restore import Progress
@@ -57,9 +57,10 @@ SHORTEST_LEASE_S = 2.0
 RELEASE_S = 10.0
 """For the last PUT of a mount that could not start."""
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_MOUNTED = "mounted"
-"""Local setting while a writer has the tree: the boot id of the machine then."""
+_ENDED = "ended"
+"""Local setting while no writer has the tree and the last one ended in order."""
+_COMPLETE = "complete_at"
+"""Local setting: when every object in the store was last known to the tree; nanoseconds."""
 
 
 class WriterTree:
@@ -88,7 +89,7 @@ class WriterTree:
     async def close(self) -> None:
         """The end of a mount that stored everything; others need not wait for the lease."""
         if not self.writer.pending:
-            self.index.set_setting(_MOUNTED, None)
+            self.index.set_setting(_ENDED, "yes")
         await self.lease.release()
 
     def status(self) -> dict[str, object]:
@@ -157,13 +158,15 @@ async def open_for_writing(
         lease = await take(
             objects,
             owner,
-            above_epoch=max(index.position.epoch if index.position else 0, await _epoch(objects)),
+            above_epoch=max(_epoch(index), await objects.highest_epoch()),
             duration_s=_lease_duration(),
             force=force_lease,
             on_wait=lambda record, seconds: notice(
                 f"waiting up to {seconds:.0f} s for the lease of {record.host} to expire"
             ),
         )
+        ended = index.setting(_ENDED) is not None
+        index.set_setting(_ENDED, None)
         if had_journal:
             follower = Follower(index, objects)
             try:
@@ -184,9 +187,8 @@ async def open_for_writing(
             state.index_path, state.directory, objects, lease, retention_s=retention_s
         )
         await snapshots.ensure_first()
-        if known_ns is not None or index.setting(_MOUNTED) not in (None, _boot_id()):
-            await _roll_forward(index, objects, known_ns)
-        index.set_setting(_MOUNTED, _boot_id())
+        if not ended or known_ns is not None:
+            await _complete(index, objects, known_ns)
         writer = JournalWriter(
             index,
             objects,
@@ -260,19 +262,25 @@ def _refuse_foreign_contents(instance: Instance, store: Store, state: InstanceSt
             )
 
 
-async def _epoch(objects: JournalObjects) -> int:
-    """The highest epoch anybody has written under."""
-    return max((entry.epoch for entry in await objects.journal_after()), default=0)
+def _epoch(index: Index) -> int:
+    """The highest one this tree knows of."""
+    return index.position.epoch if index.position is not None else 0
 
 
-async def _roll_forward(index: Index, objects: JournalObjects, known_ns: int | None) -> None:
-    """Attach what was stored after the journal ends. The machine that stored it was lost."""
+async def _complete(index: Index, objects: JournalObjects, known_ns: int | None) -> None:
+    """Attach what was stored but is not in the tree, after any end that was not in order. Also
+    where the tree is this machine's own: what an upload left that was killed before its commit
+    must not come up in some later roll-forward, long after everybody has seen the file without."""
+    now_ns = time.time_ns()
+    complete = index.setting(_COMPLETE)
+    if complete is not None:
+        known_ns = min(int(complete), known_ns or now_ns)
     made = await rollforward.plan(index, objects, known_ns)
     if made:
-        paths = rollforward.apply(
-            index, made, uid=os.getuid(), gid=os.getgid(), now_ns=time.time_ns()
-        )
-        log.warning("%d files that were stored last were put back into the tree", len(paths))
+        paths = rollforward.apply(index, made, uid=os.getuid(), gid=os.getgid(), now_ns=now_ns)
+        if paths:
+            log.warning("%d files that were stored last were put back into the tree", len(paths))
+    index.set_setting(_COMPLETE, str(now_ns))
 
 
 def _lease_duration() -> float:
@@ -290,7 +298,3 @@ def _owner_id(state: InstanceState) -> str:
     owner = secrets.token_hex(16)
     path.write_text(owner + "\n", "ascii")
     return owner
-
-
-def _boot_id() -> str:
-    return _BOOT_ID.read_text("ascii").strip()
