@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from cozyfs.errors import CozyError, InstanceError, JournalDamaged, StoreUnavailable
+from cozyfs.errors import (
+    CozyError,
+    InstanceError,
+    JournalDamaged,
+    JournalDiverged,
+    StoreUnavailable,
+)
 from cozyfs.index import Index
 from cozyfs.journal import (
     Follower,
@@ -47,6 +53,9 @@ LEASE_VARIABLE = "COZYFS_LEASE_SECONDS"
 """Of the environment: how long a lease is good. For tests, which cannot wait for half a minute."""
 
 SHORTEST_LEASE_S = 2.0
+
+RELEASE_S = 10.0
+"""For the last PUT of a mount that could not start."""
 
 _ENDED = "ended"
 """Local setting while no writer has the tree and the last one ended in order."""
@@ -142,13 +151,14 @@ async def open_for_writing(
         instance, store, state, objects, may_create=True, progress=progress
     )
     index = Index.open(state.index_path)
+    lease: Lease | None = None
     try:
         owner = Owner.here(_owner_id(state), os.fspath(mountpoint))
         had_journal = index.position is not None
         lease = await take(
             objects,
             owner,
-            above_epoch=max(index.position.epoch if index.position else 0, await _epoch(objects)),
+            above_epoch=max(_epoch(index), await objects.highest_epoch()),
             duration_s=_lease_duration(),
             force=force_lease,
             on_wait=lambda record, seconds: notice(
@@ -159,7 +169,12 @@ async def open_for_writing(
         index.set_setting(_ENDED, None)
         if had_journal:
             follower = Follower(index, objects)
-            await follower.refresh()
+            try:
+                await follower.refresh()
+            except JournalDiverged as exc:
+                raise JournalDiverged(
+                    f"{exc}: mount with another --state-dir; they stay in {state.directory}"
+                ) from exc
             if follower.applied:
                 known_ns = follower.created_ns
         elif await objects.journal_after():
@@ -182,6 +197,9 @@ async def open_for_writing(
             on_stored=snapshots.journal_grew,
         )
     except BaseException:
+        if lease is not None:  # nobody has to wait for one that is not used
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + RELEASE_S):
+                await lease.release()
         index.close()
         raise
     return WriterTree(index, lease, writer, snapshots)
@@ -244,9 +262,9 @@ def _refuse_foreign_contents(instance: Instance, store: Store, state: InstanceSt
             )
 
 
-async def _epoch(objects: JournalObjects) -> int:
-    """The highest epoch anybody has written under."""
-    return max((entry.epoch for entry in await objects.journal_after()), default=0)
+def _epoch(index: Index) -> int:
+    """The highest one this tree knows of."""
+    return index.position.epoch if index.position is not None else 0
 
 
 async def _complete(index: Index, objects: JournalObjects, known_ns: int | None) -> None:

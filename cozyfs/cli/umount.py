@@ -61,9 +61,30 @@ def command(mountpoint: Path, state_dir: Path | None, timeout: float | None) -> 
         return
     deadline = time.monotonic() + timeout if timeout is not None else math.inf
     if mountpoints.kernel_mount(path) is not None:
-        flush(record, deadline)
+        if not _has_lost_its_lease(record):
+            flush(record, deadline)
         mountpoints.unmount(path)
     wait_for_end(record, deadline)
+
+
+def _has_lost_its_lease(record: MountRecord) -> bool:
+    """Then what is not stored never will be, and there is nothing to wait for: says so."""
+    from cozyfs.control import ControlClient, NoAnswer
+
+    try:
+        status = ControlClient(record.control_path).request("status", ANSWER_TIMEOUT_S)
+    except NoAnswer:
+        return False  # flush() finds the words
+    if status.get("lease") != "lost":
+        return False
+    files, changes = status.get("pending_files", 0), status.get("journal_pending", 0)
+    if files or changes:
+        click.echo(
+            f"cozyfs: another machine has taken the instance over: {files} files and {changes}"
+            f" changes of the tree stay in {record.directory}",
+            err=True,
+        )
+    return True
 
 
 def clear_away(path: Path, state_dir: Path) -> None:

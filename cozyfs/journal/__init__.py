@@ -4,9 +4,9 @@ Above `cozyfs.index` and `cozyfs.store`, below the mount, beside `cozyfs.vfs`. W
 uses is named in ``__all__``. In the order of a writer's life:
 
 1. :func:`restore` where this machine has no tree;
-2. :func:`take` the lease, with an epoch above the journal's;
+2. :func:`take` the lease, above :meth:`JournalObjects.highest_epoch`;
 3. :meth:`Follower.refresh`, since another machine may have written;
-4. :meth:`Snapshotter.ensure_first`, so that the journal has a start;
+4. ``index.start_recording()``, :meth:`Snapshotter.ensure_first`: the journal has a start;
 5. :meth:`Lease.keep`, :meth:`JournalWriter.run` and :meth:`Snapshotter.run` as tasks of the mount.
 """
 

@@ -75,6 +75,14 @@ class JournalObjects:
         """By place."""
         return await self._list(snapshot_prefix(self.db_prefix), "")
 
+    async def highest_epoch(self) -> int:
+        """That anybody has written under, also in vain; 0 where nothing was written. The next
+        holder of the lease has one above it."""
+        return max(
+            (entry.epoch for entry in await self.journal_after() + await self.snapshots()),
+            default=0,
+        )
+
     async def get(self, key: str) -> bytes:
         return await self.caller.store(self.store.get, self.bucket, key)
 

@@ -180,15 +180,19 @@ def _apply(index: Index, data: bytes) -> int:
 
 
 def _move_into_place(work: Path, target: Path) -> None:
-    for path, flags in ((work, os.O_RDONLY), (target.parent, os.O_RDONLY | os.O_DIRECTORY)):
-        fd = os.open(path, flags)
-        try:
-            os.fsync(fd)
-            if path == work:
-                # Never over an index that appeared meanwhile.
-                os.link(work, target)
-        finally:
-            os.close(fd)
+    _sync(work, os.O_RDONLY)
+    if target.exists():
+        raise InstanceError(f"{target} exists already")
+    work.rename(target)
+    _sync(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    fd = os.open(path, flags)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _remove(path: Path) -> None:

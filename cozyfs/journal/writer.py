@@ -104,7 +104,10 @@ class JournalWriter:
             while True:
                 await self._wait()
                 self._wanted = trio.Event()
-                while self.pending:
+                # Not what comes meanwhile: a burst of changes is one object an interval, not one
+                # for each time that the store answers.
+                target = self._index.last_seq
+                while self._stored_seq < target:
                     await self._store_next()
         except LeaseLost as exc:
             self._ended = exc

@@ -289,9 +289,11 @@ class Draft:
 
     # ---- surviving the process
 
-    def record(self) -> bytes:
-        """What :meth:`restore` needs, once :meth:`spill` has run and no part is in flight."""
+    def record(self, over: str | None) -> bytes:
+        """What :meth:`restore` needs, once :meth:`spill` has run and no part is in flight. *over*
+        is the internal id of the content that the draft is to replace."""
         record: dict[str, Any] = {
+            "over": over,
             "mtime_ns": self.mtime_ns,
             "ctime_ns": self.ctime_ns,
             "base": [self.base.key, self.base.size] if self.base else None,
@@ -344,6 +346,23 @@ class Draft:
             )
             draft.stream = stream
         return draft
+
+    @staticmethod
+    def is_outdated(inode: Inode, blob: bytes) -> bool:
+        """Whether *inode* got another content, from another machine, since *blob* was made."""
+        record = json.loads(blob)
+        return "over" in record and record["over"] != inode.internal_id
+
+    @staticmethod
+    def can_move(blob: bytes) -> bool:
+        """Whether another inode may have the draft: not when parts of it went to an object of
+        the first."""
+        return "stream" not in json.loads(blob)
+
+    @staticmethod
+    def moved(blob: bytes) -> bytes:
+        """The record for a new inode, which has no content yet."""
+        return json.dumps(json.loads(blob) | {"over": None}).encode()
 
     # ---- inside
 

@@ -34,11 +34,12 @@ from cozyfs.errors import (
     StaleHandle,
     UploadFailed,
 )
-from cozyfs.store.keys import new_internal_id
+from cozyfs.store.keys import new_doc_id, new_internal_id
 from cozyfs.values import AttributeChanges, Content, Fh, Ino, Inode
 from cozyfs.vfs import extents
 from cozyfs.vfs.cache import WHOLE, BlockCache
 from cozyfs.vfs.draft import Draft, Target, Workshop
+from cozyfs.vfs.names import conflict_name, decode
 from cozyfs.vfs.nodes import Handle, Node
 from cozyfs.vfs.pool import MemoryPool
 from cozyfs.vfs.upload import upload
@@ -380,7 +381,11 @@ class Files:
         kept = set()
         for ino, blob in self._index.drafts():
             try:
-                draft = Draft.restore(self._shop, self._index.get(ino), blob)
+                inode = self._index.get(ino)
+                if Draft.is_outdated(inode, blob):
+                    ino = self._move_beside(inode, blob)
+                    inode = self._index.get(ino)
+                draft = Draft.restore(self._shop, inode, blob)
                 node = self._nodes.setdefault(ino, Node(ino))
                 node.draft = draft
                 node.failures = 1
@@ -393,6 +398,43 @@ class Files:
         for path in self._shop.staging_dir.iterdir():
             if path.name not in kept and path.suffix != ASIDE:
                 path.unlink(missing_ok=True)
+
+    def _move_beside(self, inode: Inode, blob: bytes) -> Ino:
+        """Another machine has changed the file since the draft was kept: make the draft one of a
+        new file in the same directory. Raises ValueError when it cannot be."""
+        if not Draft.can_move(blob):
+            raise ValueError("parts of it belong to a file that another machine has changed")
+        parent, name = self._index.entries_of(inode.ino)[0]
+        beside = conflict_name(decode(name), True, lambda other: self._has(parent, other)).encode()
+        now = self._clock()
+        folder = self._shop.staging_dir
+        new = self._index.make(
+            parent,
+            beside,
+            inode.mode,
+            uid=inode.uid,
+            gid=inode.gid,
+            doc_id=new_doc_id(now),
+            now_ns=now,
+        )
+        # Linked before a record names it; the start removes the old name.
+        if (folder / f"{inode.ino}.draft").exists():
+            os.link(folder / f"{inode.ino}.draft", folder / f"{new.ino}.draft")
+        self._index.save_draft(new.ino, Draft.moved(blob))
+        self._index.remove_draft(inode.ino)
+        log.warning(
+            "%r was changed by another machine: what was written here and not stored is %r",
+            name,
+            beside,
+        )
+        return new.ino
+
+    def _has(self, parent: Ino, name: str) -> bool:
+        try:
+            self._index.lookup(parent, name.encode())
+        except NotFound:
+            return False
+        return True
 
     def _put_aside(self, ino: Ino, blob: bytes) -> None:
         """Keep an unreadable draft for people to look at, out of the way of the next one."""
@@ -625,7 +667,8 @@ class Files:
             if draft.stream is not None:
                 await draft.stream.all_done()
                 await draft.spill()
-            self._index.save_draft(node.ino, draft.record())
+            over = self._index.get(node.ino).internal_id
+            self._index.save_draft(node.ino, draft.record(over))
         except (CozyError, OSError) as exc:
             log.error("inode %d is kept in memory only: %s", node.ino, exc)
 

@@ -68,6 +68,9 @@ def kernel(monkeypatch, mountpoint, state):
 
 def flush(*answers):
     async def handler(request, send):
+        if request == {"op": "status"}:
+            await send({"lease": "held"})
+            return
         assert request == {"op": "flush"}
         for answer in answers:
             if isinstance(answer, Exception):
@@ -188,3 +191,15 @@ def test_status_alone_lists_the_mounts(cozyfs, state, mountpoint):
     assert str(mountpoint) in cozyfs("status").out
     state.unlock()
     assert cozyfs("status", "--json").json() == []
+
+
+def test_a_mount_that_was_overtaken_has_nothing_to_wait_for(cozyfs, state, kernel, mountpoint):
+    async def handler(request, send):
+        assert request == {"op": "status"}
+        await send({"lease": "lost", "pending_files": 2, "journal_pending": 3})
+
+    with serving(state.control_path, handler):
+        outcome = cozyfs("umount", mountpoint)
+    assert outcome.code == 0
+    assert "2 files and 3 changes of the tree stay in" in outcome.err
+    assert "unmount" in str(kernel)

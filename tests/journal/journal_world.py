@@ -75,13 +75,17 @@ class Site:
 
     def copied(self, index, name):
         """A replica as far as *index* is now."""
-        path = self.folder / f"{name}.sqlite"
-        index.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        shutil.copyfile(index.connection.filename, path)
-        copy = self.opened(path)
+        copy = self.twin(index, name)
         copy.undo_outbox()
         copy.stop_recording()
         return copy
+
+    def twin(self, index, name):
+        """A copy of the file as it is now, with all that it holds."""
+        path = self.folder / f"{name}.sqlite"
+        index.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        shutil.copyfile(index.connection.filename, path)
+        return self.opened(path)
 
     def opened(self, path):
         index = self._stack.enter_context(Index.open(path))
@@ -106,7 +110,7 @@ class Site:
     def follower(self, index):
         return Follower(index, self.objects())
 
-    def keys(self, part="journal"):
+    def names_of(self, part="journal"):
         prefix = f"{DB_PREFIX}/.cozyfs/{part}/"
         return [
             info.key.removeprefix(prefix) for info in self.store.inner.list(self.bucket, prefix)

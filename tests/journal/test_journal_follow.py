@@ -106,8 +106,6 @@ class TestOfAWriter:
     ):
         index = site.new_index()
         make(index, b"a")
-        crashed = site.copied(index, "other")  # only for its path
-        del crashed
         writer, _ = await site.machine(index)
         batch = index.take_outbox(1 << 20)
         key, data = writer._encode(batch)
@@ -123,15 +121,9 @@ class TestOfAWriter:
     ):
         index = site.new_index()
         make(index, b"a")
-        path = index.connection.filename
-        index.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        with open(path, "rb") as file:
-            before = file.read()
+        after = site.twin(index, "cut")
         make(index, b"b")
         await write(site, index, b"c")
-        cut = site.folder / "cut.sqlite"
-        cut.write_bytes(before)
-        after = site.opened(cut)
         assert names(after) == [b"a"]
         await site.follower(after).refresh()
         assert tree(after) == tree(index)
@@ -162,10 +154,7 @@ class TestOfAWriter:
 
     async def test_a_copied_state_is_noticed(self, site, autojump_clock):
         index = site.new_index()
-        path = site.folder / "twin.sqlite"
-        index.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        path.write_bytes(open(index.connection.filename, "rb").read())  # noqa: ASYNC230, SIM115
-        twin = site.opened(path)
+        twin = site.twin(index, "twin")
         make(index, b"one")
         await write(site, twin, b"two", name="b")
         with pytest.raises(JournalDiverged):

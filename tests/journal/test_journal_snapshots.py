@@ -60,7 +60,7 @@ async def test_the_first_is_written_before_any_journal(site, autojump_clock):
     _, lease = await site.machine(index)
     await site.snapshotter(index, lease).ensure_first()
     await site.snapshotter(index, lease).ensure_first()
-    assert site.keys("snapshots") == ["00000000-000000000000"]
+    assert site.names_of("snapshots") == ["00000000-000000000000"]
 
 
 @pytest.mark.parametrize("limit", [{"max_objects": 3}, {"max_bytes": 700}])
@@ -77,7 +77,7 @@ async def test_one_is_written_when_much_journal_has_come_since_the_last(
             make(index, b"%d" % number)
             await writer.flush()
             await trio.sleep(1)
-    assert len(site.keys("snapshots")) >= 3
+    assert len(site.names_of("snapshots")) >= 3
     restored = await restore(site.objects(), site.folder / "restored.sqlite")
     assert restored.applied < 3
 
@@ -94,7 +94,7 @@ async def test_journal_left_by_an_earlier_mount_counts(site, autojump_clock):
     await snapshots.ensure_first()
     async with running(snapshots.run, lease.keep):
         await trio.sleep(1)
-    assert len(site.keys("snapshots")) == 2
+    assert len(site.names_of("snapshots")) == 2
 
 
 async def test_one_that_fails_is_tried_again(site, autojump_clock):
@@ -111,7 +111,7 @@ async def test_one_that_fails_is_tried_again(site, autojump_clock):
             await trio.sleep(20)
             site.store.fail("put", times=12)
             await trio.sleep(300)
-    assert len(site.keys("snapshots")) == 2
+    assert len(site.names_of("snapshots")) == 2
     assert snapshots.failing_since is None
 
 
@@ -137,8 +137,8 @@ class TestPruning:
 
     async def test_what_an_old_snapshot_covers_is_removed(self, site, written):
         assert await self.snapshotter(site, written).prune() == 8
-        assert site.keys("snapshots") == ["00000001-000000000006"]
-        assert site.keys() == ["00000001-000000000007", "00000001-000000000008"]
+        assert site.names_of("snapshots") == ["00000001-000000000006"]
+        assert site.names_of() == ["00000001-000000000007", "00000001-000000000008"]
         await restore(site.objects(), site.folder / "restored.sqlite")
         assert tree(site.opened(site.folder / "restored.sqlite")) == tree(written)
 
@@ -148,8 +148,8 @@ class TestPruning:
     async def test_a_damaged_snapshot_covers_nothing(self, site, written):
         site.damage("snapshots", "00000001-000000000006")
         await self.snapshotter(site, written).prune()
-        assert site.keys("snapshots") == ["00000001-000000000003", "00000001-000000000006"]
-        assert len(site.keys()) == 5
+        assert site.names_of("snapshots") == ["00000001-000000000003", "00000001-000000000006"]
+        assert len(site.names_of()) == 5
 
     async def test_nothing_more_is_read_when_there_is_nothing_to_remove(self, site, written):
         await self.snapshotter(site, written).prune()
@@ -162,5 +162,5 @@ class TestPruning:
             await written.lease_of_test.renew()
         with pytest.raises(LeaseLost):
             await self.snapshotter(site, written).prune()
-        assert len(site.keys()) == 8
+        assert len(site.names_of()) == 8
         assert names(written)

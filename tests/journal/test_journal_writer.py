@@ -17,7 +17,7 @@ async def test_changes_are_stored_within_the_interval(site, autojump_clock):
     async with running(writer.run):
         make(index, b"a")
         await trio.sleep(1.1)
-        assert site.keys() == ["00000001-000000000001"]
+        assert site.names_of() == ["00000001-000000000001"]
         assert index.position == writer.position
         assert writer.pending == 0
 
@@ -26,7 +26,7 @@ async def test_without_changes_nothing_is_sent(site, autojump_clock):
     writer, _ = await site.machine(site.new_index())
     async with running(writer.run):
         await trio.sleep(100)
-    assert site.keys() == []
+    assert site.names_of() == []
 
 
 async def test_flush_returns_when_all_before_it_is_stored(site, autojump_clock):
@@ -39,7 +39,7 @@ async def test_flush_returns_when_all_before_it_is_stored(site, autojump_clock):
         assert trio.current_time() == began
         assert index.take_outbox(1) is None
         await writer.flush()
-        assert len(site.keys()) == 1
+        assert len(site.names_of()) == 1
 
 
 async def test_a_burst_shares_an_object_and_so_do_flushes(site, autojump_clock):
@@ -50,8 +50,8 @@ async def test_a_burst_shares_an_object_and_so_do_flushes(site, autojump_clock):
     async with running(writer.run), trio.open_nursery() as nursery:
         for _ in range(10):
             nursery.start_soon(writer.flush)
-    assert len(site.keys()) == 1
-    record, _ = decode(site.store.get(site.bucket, site.key("journal", site.keys()[0])))
+    assert len(site.names_of()) == 1
+    record, _ = decode(site.store.get(site.bucket, site.key("journal", site.names_of()[0])))
     assert record.transactions == 1_000
 
 
@@ -64,17 +64,17 @@ async def test_much_is_cut_into_several_objects_that_form_a_chain(site, autojump
     async with running(writer.run):
         await writer.flush()
     position = (0, 0, bytes(32))
-    for name in site.keys():
+    for name in site.names_of():
         record, after = decode(site.store.get(site.bucket, site.key("journal", name)))
         assert record.previous == position
         position = after
-    assert len(site.keys()) > 3
+    assert len(site.names_of()) > 3
     assert position == index.position
 
 
 async def test_a_failing_store_is_tried_for_ever_in_order_and_told(site, autojump_clock):
     index = site.new_index()
-    writer, lease = await site.machine(index, duration_s=10_000)
+    writer, _ = await site.machine(index, duration_s=10_000)
     async with running(writer.run):
         site.store.fail_always("put")
         make(index, b"a")
@@ -87,10 +87,10 @@ async def test_a_failing_store_is_tried_for_ever_in_order_and_told(site, autojum
         site.store.mend()
         await writer.flush()
         assert (writer.failing_since, writer.pending) == (None, 0)
-    assert [decode_names(site, name) for name in site.keys()] == [1, 1]
+    assert [transactions_in(site, name) for name in site.names_of()] == [1, 1]
 
 
-def decode_names(site, name):
+def transactions_in(site, name):
     return decode(site.store.get(site.bucket, site.key("journal", name)))[0].transactions
 
 
@@ -103,7 +103,7 @@ async def test_a_lost_answer_is_recognised(site, autojump_clock):
         await writer.flush()
         make(index, b"b")
         await writer.flush()
-    assert len(site.keys()) == 2
+    assert len(site.names_of()) == 2
 
 
 async def test_a_taken_number_is_never_overwritten(site, autojump_clock):
@@ -150,10 +150,10 @@ async def test_a_lapsed_lease_stops_it_until_it_is_renewed(site, autojump_clock)
         await trio.sleep(31)
         make(index, b"a")
         await trio.sleep(60)
-        assert site.keys() == []
+        assert site.names_of() == []
         await lease.renew()
         await writer.flush()
-        assert len(site.keys()) == 1
+        assert len(site.names_of()) == 1
 
 
 async def test_what_lands_after_the_lease_lapsed_is_not_acknowledged(site, autojump_clock):
@@ -164,7 +164,7 @@ async def test_what_lands_after_the_lease_lapsed_is_not_acknowledged(site, autoj
         make(index, b"a")
         with pytest.raises(StoreUnavailable):
             await writer.flush(timeout_s=200)
-        assert len(site.keys()) == 1
+        assert len(site.names_of()) == 1
         await site.take("b", force=True)
         with pytest.raises(LeaseLost):
             await lease.renew()
@@ -187,7 +187,7 @@ async def test_a_lost_lease_ends_it_and_all_who_wait(site, autojump_clock):
         with pytest.raises(LeaseLost):
             await lease.renew()
     assert names(index) == [b"a"]
-    assert site.keys() == []
+    assert site.names_of() == []
 
 
 async def _expect_loss(writer):
@@ -216,7 +216,7 @@ async def test_the_next_epoch_goes_on_where_the_last_ended(site, autojump_clock)
             make(index, b"%d" % number)
             await writer.flush()
         await lease.release()
-    assert site.keys() == [f"0000000{n}-00000000000{n}" for n in (1, 2, 3)]
+    assert site.names_of() == [f"0000000{n}-00000000000{n}" for n in (1, 2, 3)]
 
 
 async def test_it_works_on_every_store(any_site):
@@ -230,3 +230,11 @@ async def test_it_works_on_every_store(any_site):
     await site.follower(replica).refresh()
     assert tree(replica) == tree(index)
     await lease.release()
+
+
+async def test_the_highest_epoch_counts_journal_and_snapshots(site, autojump_clock):
+    assert await site.objects().highest_epoch() == 0
+    site.store.put(site.bucket, site.key("journal", "00000003-000000000001"), b"")
+    site.store.put(site.bucket, site.key("snapshots", "00000005-000000000001"), b"")
+    site.store.put(site.bucket, site.key("journal", "another name"), b"")
+    assert await site.objects().highest_epoch() == 5

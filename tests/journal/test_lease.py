@@ -27,7 +27,7 @@ async def test_a_free_lease_is_taken_at_once(site, autojump_clock):
 async def test_a_second_holder_is_refused_and_told_who_has_it(site, autojump_clock):
     lease = await site.take("a")
     async with running(lease.keep):
-        with pytest.raises(LeaseHeld, match="host-a at /mnt/a .*since .*--force-lease"):
+        with pytest.raises(LeaseHeld, match=r"host-a at /mnt/a .*since .*--force-lease"):
             await site.take("b")
         assert trio.current_time() < 15
         lease.check()

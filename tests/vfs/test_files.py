@@ -587,3 +587,29 @@ async def test_a_mount_that_turned_read_only_takes_no_writes_on_open_files(world
         await fs.files.retry_failed()
         assert world.store.calls["put"] == puts
         assert await read_file(fs, ino) == b"new"  # kept, and shown
+
+
+async def test_a_draft_kept_here_never_replaces_what_another_machine_wrote_since(world):
+    async with world.mount() as fs:
+        ino = await new_file(fs, b"f.txt", b"old")
+        world.store.fail("put")
+        handle = await fs.files.open(ino, os.O_RDWR, USER)
+        await fs.files.write(handle.fh, 0, b"written here")
+        with pytest.raises(UploadFailed):
+            await fs.files.flush(handle.fh)
+    async with world.mount() as fs:  # as the journal leads on, before drafts are taken up
+        record = dict(fs.index.drafts())[ino]
+        replaced(world, fs, ino, b"written elsewhere")
+        fs.index.save_draft(ino, record)
+    async with world.mount() as fs:
+        beside = fs.lookup(ROOT_INO, b"f (2).txt").ino
+        assert await read_file(fs, ino) == b"written elsewhere"
+        assert await read_file(fs, beside) == b"written here"
+        await fs.files.retry_failed()
+        assert fs.files.pending == 0
+        assert mode_of(fs, beside) == mode_of(fs, ino)
+        assert list(fs.index.drafts()) == []
+    async with world.mount() as fs:
+        assert await read_file(fs, ino) == b"written elsewhere"
+        assert await read_file(fs, fs.lookup(ROOT_INO, b"f (2).txt").ino) == b"written here"
+        assert world.staged() == []
