@@ -11,7 +11,7 @@ from cozyfs.errors import InstanceError, LeaseHeld, LeaseLost
 from cozyfs.instances import create
 from cozyfs.state import InstanceState
 from cozyfs.store import BytesBody, LocalStore, md5_of
-from cozyfs.store.keys import new_doc_id
+from cozyfs.store.keys import new_doc_id, new_internal_id, object_key
 from cozyfs.values import ROOT_INO
 
 DOMAIN = "alice.example.com"
@@ -123,6 +123,22 @@ async def test_what_a_lost_machine_had_flushed_is_there_after_a_takeover(instanc
             await opened.flush(10)
         async with writing(instance, store, machine("two"), force=True) as opened:
             assert names(opened.index) == [b"a"]
+
+
+async def test_what_a_killed_upload_left_is_attached_by_the_next_mount_of_this_machine(
+    instance, store, machine
+):
+    doc_id, data = new_doc_id(1), b"content"
+    described = {"cozyfs-id": doc_id, "cozyfs-name": "f", "cozyfs-mode": "100644"}
+    with trio.fail_after(20):
+        async with writing(instance, store, machine("one"), clean=False) as opened:
+            described["cozyfs-parent"] = opened.index.get(ROOT_INO).doc_id
+        key = object_key(instance.db_prefix, doc_id, new_internal_id())
+        store.put(
+            instance.bucket, key, BytesBody(data), md5=md5_of(BytesBody(data)), metadata=described
+        )
+        async with writing(instance, store, machine("one")) as opened:
+            assert names(opened.index) == [b"f"]
 
 
 async def test_a_second_writer_is_refused_while_the_first_renews(

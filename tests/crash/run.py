@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--work", type=float, default=1.0, help="longest work of a round, in s")
     parser.add_argument("--mode", choices=MODES, default=None, help="this one only")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))  # so that what is mounted is unmounted
     seed = options.seed or secrets.token_hex(4)
     folder = Path(tempfile.mkdtemp(prefix="cozyfs-crash-"))
     print(f"seed {seed}, {options.store}, in {folder}", flush=True)
