@@ -12,6 +12,7 @@ import os
 import secrets
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -39,7 +40,6 @@ from cozyfs.journal.lease import DURATION_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from cozyfs.index import Changes
     from cozyfs.journal.restore import Progress
@@ -177,7 +177,7 @@ async def open_for_writing(
                 ) from exc
             if follower.applied:
                 known_ns = follower.created_ns
-        elif await objects.journal_after():
+        elif await objects.highest_epoch():
             raise JournalDamaged(
                 f"{instance.domain} has a journal in the store that the tree in"
                 f" {state.directory} knows nothing of"
@@ -216,7 +216,7 @@ async def open_for_reading(
         if index.position is None:
             raise InstanceError(f"{instance.domain} has no journal yet: mount it for writing once")
         tree = ReaderTree(index, Follower(index, objects))
-        await tree.follower.refresh()
+        await tree.refresh()  # as far as the journal leads: what is there is shown
     except BaseException:
         index.close()
         raise
@@ -241,6 +241,14 @@ async def _ensure_tree(
     if restored is not None:
         for problem in restored.problems:
             log.error("restoring %s: %s", instance.domain, problem)
+        if may_create and not restored.is_complete:
+            # A new epoch on top would make what cannot be read now void for ever.
+            _remove_index(path)
+            raise JournalDamaged(
+                f"{restored.lost} journal objects of {instance.domain} cannot be applied"
+                f" ({'; '.join(restored.problems)}): nothing was changed; mount it read-only to"
+                " see what is there without them"
+            )
         log.info("the tree of %s was restored from the store", instance.domain)
         return restored.created_ns
     if not may_create:
@@ -248,6 +256,11 @@ async def _ensure_tree(
     _refuse_foreign_contents(instance, store, state)
     Index.create(path, uid=os.getuid(), gid=os.getgid(), now_ns=time.time_ns()).close()
     return None
+
+
+def _remove_index(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 def _refuse_foreign_contents(instance: Instance, store: Store, state: InstanceState) -> None:

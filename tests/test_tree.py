@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from cozyfs import tree
-from cozyfs.errors import InstanceError, LeaseHeld, LeaseLost
+from cozyfs.errors import InstanceError, JournalDamaged, LeaseHeld, LeaseLost
 from cozyfs.instances import create
 from cozyfs.state import InstanceState
 from cozyfs.store import BytesBody, LocalStore, md5_of
@@ -200,3 +200,25 @@ async def test_a_read_only_mount_makes_no_tree(instance, store, machine):
     with pytest.raises(InstanceError, match="mount it for writing once"):
         await tree.open_for_reading(instance, store, machine("one"))
     assert not machine("one").index_path.exists()
+
+
+async def test_a_damaged_journal_is_not_written_over_and_can_be_looked_at(
+    instance, store, machine
+):
+    with trio.fail_after(30):
+        async with writing(instance, store, machine("one")) as opened:
+            for name in (b"a", b"b", b"c"):
+                mkdir(opened.index, name)
+                await opened.flush(10)
+        prefix = f"{instance.db_prefix}/.cozyfs/journal/"
+        objects = [info.key for info in store.list(instance.bucket, prefix)]
+        store.delete(instance.bucket, objects[1])
+        before = {info.key: info.etag for info in store.list(instance.bucket, "")}
+        for _ in range(2):
+            with pytest.raises(JournalDamaged, match="mount it read-only"):
+                async with writing(instance, store, machine("two")):
+                    pass
+        assert {info.key: info.etag for info in store.list(instance.bucket, "")} == before
+        reader = await tree.open_for_reading(instance, store, machine("three"))
+        assert names(reader.index) == [b"a"]
+        reader.index.close()
