@@ -225,7 +225,7 @@ def test_an_unmount_waits_for_the_server(mounts, proxy):
     proxy.refuse()
     assert saved(mount, "new") == "Input/output error"
     mount.signal(signal.SIGTERM)
-    eventually(lambda: "trying again" in mount.log)
+    eventually(lambda: "a signal gives up" in mount.log)
     assert mount.running
     assert content(mount) == "new"  # still answers
     proxy.restore()
@@ -241,7 +241,7 @@ def test_a_second_signal_gives_up_waiting_and_the_next_mount_stores_the_rest(mou
     proxy.refuse()
     assert saved(mount, "new") == "Input/output error"
     mount.signal(signal.SIGTERM)
-    eventually(lambda: "trying again" in mount.log)
+    eventually(lambda: "a signal gives up" in mount.log)
     mount.signal(signal.SIGTERM)
     mount.wait(10)
     assert not mounted_at(mount.path)
@@ -261,7 +261,7 @@ def test_after_fusermount_one_signal_gives_up_waiting(mounts, proxy):
     proxy.refuse()
     assert saved(mount, "new") == "Input/output error"
     sh('fusermount3 -u "$1"', mount.path)
-    eventually(lambda: "trying again" in mount.log)
+    eventually(lambda: "a signal gives up" in mount.log)
     assert mount.running
     mount.signal(signal.SIGTERM)
     mount.wait(10)
