@@ -172,7 +172,7 @@ def test_an_operator_who_takes_over_from_a_live_writer_wins(machines):
     first = machines("a")
     first.expected = OVERTAKEN
     old = first.start()
-    sh(FILL, old.path)
+    sh(FILL + "; sync .", old.path)
     new = machines("b").start("--force-lease", create=False)
     assert sh(LOOK, new.path) == FILLED
     eventually(lambda: old.status()["lease"] == "lost")
