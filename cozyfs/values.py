@@ -43,6 +43,12 @@ class Inode(NamedTuple):
     md5: bytes | None  # 16 raw bytes of the whole content; None: not known
     etag: str | None  # the store's, opaque
     extents: bytes | None  # encoded data extents of a sparse content; None: dense
+    object_doc_id: str | None = None  # document id in the object's key; None: doc_id
+
+    @property
+    def content_doc_id(self) -> str:
+        """The document id in the key of the object."""
+        return self.object_doc_id or self.doc_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class Content:
     md5: bytes | None
     etag: str | None
     extents: bytes | None = None
+    doc_id: str | None = None  # in the object's key; None: that of the inode
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,10 @@ from cozyfs.index.deletions import Deletion
 from cozyfs.index.outbox import NO_CHANGES, Batch, Changes, grouped
 from cozyfs.index.renaming import EXCHANGE, NOREPLACE, RenameResult
 from cozyfs.index.rows import MAX_LINKS
+from cozyfs.index.trash import TrashItem
 from cozyfs.index.tree import CACHE_SIZE, Index
 from cozyfs.index.usage import Usage
+from cozyfs.index.versions import Version
 
 __all__ = [
     "CACHE_SIZE",
@@ -25,6 +27,8 @@ __all__ = [
     "Deletion",
     "Index",
     "RenameResult",
+    "TrashItem",
     "Usage",
+    "Version",
     "grouped",
 ]

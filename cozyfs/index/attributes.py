@@ -36,8 +36,9 @@ class Attributes(Rows):
         self, ino: Ino, content: Content, *, mtime_ns: int, ctime_ns: int, now_ns: int
     ) -> Inode:
         """Point a regular file at *content*, which is in the store already; the former object is
-        queued for deletion at *now_ns*. Also for a removed inode that is kept. Returns the inode
-        after. Raises NotFound, InvalidRequest for anything but a regular file."""
+        queued for deletion at *now_ns*, unless it is a version now. Also for a removed inode
+        that is kept. Returns the inode after. Raises NotFound, InvalidRequest for anything but a
+        regular file."""
         with self._db.transaction():
             old = self._inode(ino)
             if not S_ISREG(old.mode):
@@ -49,12 +50,13 @@ class Attributes(Rows):
                 md5=content.md5,
                 etag=content.etag,
                 extents=content.extents,
+                object_doc_id=None if content.doc_id == old.doc_id else content.doc_id,
                 mtime_ns=mtime_ns,
                 ctime_ns=ctime_ns,
             )
-            if old.internal_id is not None and old.internal_id != new.internal_id:
-                self._queue(old.doc_id, old.internal_id, now_ns)
             self._update(old, new)
+            if old.internal_id is not None and old.internal_id != new.internal_id:
+                self._let_go(old.content_doc_id, old.internal_id, now_ns)
         return new
 
     def drop(self, ino: Ino, now_ns: int) -> None:

@@ -21,13 +21,15 @@ from cozyfs.errors import CozyError, InstanceError, NoSpace, ReadOnly
 if TYPE_CHECKING:
     from types import TracebackType
 
-JOURNALED_TABLES = ("inodes", "entries", "xattrs", "documents", "deletions", "facts")
+JOURNALED_TABLES = (
+    *("inodes", "entries", "xattrs", "documents", "versions", "trash", "deletions", "facts"),
+)
 """The tree: what a session records and a journal carries to other machines."""
 
 LOCAL_TABLES = ("drafts", "settings", "outbox")
 """Facts of this machine, never journaled."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 APPLICATION_ID = 0x636F7A79  # "cozy"
 
@@ -49,7 +51,25 @@ def _add_outbox(connection: apsw.Connection) -> None:
     )
 
 
-MIGRATIONS: Mapping[int, Migration] = {1: _add_outbox}
+def _add_history(connection: apsw.Connection) -> None:
+    """Versions, the trash's memory, and contents under the key of another document."""
+    connection.execute("ALTER TABLE inodes ADD COLUMN object_doc_id TEXT")
+    known = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    whole = apsw.Connection(":memory:")
+    try:
+        whole.execute(schema())
+        wanted = whole.execute(
+            "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND"
+            " (tbl_name IN ('versions', 'trash') OR name LIKE 'inodes_by_%') ORDER BY type DESC"
+        ).fetchall()
+    finally:
+        whole.close()
+    for name, sql in wanted:
+        if name not in known:
+            connection.execute(str(sql))
+
+
+MIGRATIONS: Mapping[int, Migration] = {1: _add_outbox, 2: _add_history}
 """From version n to n + 1. Version 1 is the first there was."""
 
 

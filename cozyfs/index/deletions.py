@@ -52,6 +52,10 @@ class Deletions(Rows):
                     (doc_id, internal_id),
                 )
 
+    def is_held(self, doc_id: str, internal_id: str) -> bool:
+        """Whether an inode or a version has the object with this key."""
+        return self._is_held(doc_id, internal_id)
+
     def is_queued(self, doc_id: str, internal_id: str) -> bool:
         """Whether an object waits for its deletion."""
         sql = "SELECT 1 FROM deletions WHERE doc_id = ? AND internal_id = ?"

@@ -93,6 +93,8 @@ class Naming(Rows):
             directory = self._live_directory(parent)
             self._refuse_existing(parent, name)
             refuse_too_many_links(inode)
+            if S_ISREG(inode.mode) and self._in_trash(parent):
+                self._counter.count_trash(inode.size - self._trash_bytes(inode))
             self._add_entry(parent, name, ino)
             inode = self._relink(inode, inode.nlink + 1, now_ns)
             self._touch(directory, now_ns)
@@ -106,7 +108,10 @@ class Naming(Rows):
             inode = self._child(parent, name)
             if S_ISDIR(inode.mode):
                 raise IsADirectory(f"{name!r} in directory {parent} is a directory")
+            was_trash = self._trash_bytes(inode) if self._in_trash(parent) else 0
             self._remove_entry(parent, name)
+            if was_trash:
+                self._counter.count_trash(self._trash_bytes(inode) - was_trash)
             inode = self._release(inode, now_ns, keep=keep)
             self._touch(self._inode(parent), now_ns)
         return inode

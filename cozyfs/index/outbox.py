@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import apsw
 
 from cozyfs.errors import InvalidRequest, JournalDamaged
-from cozyfs.index.database import JOURNALED_TABLES, translated
+from cozyfs.index.database import JOURNALED_TABLES, schema, translated
 from cozyfs.index.journal import START, Position
 from cozyfs.index.local import Local
 
@@ -65,12 +65,17 @@ def grouped(changesets: Sequence[bytes]) -> bytes:
     if len(changesets) == 1:
         return changesets[0]
     builder = apsw.ChangesetBuilder()  # type: ignore[no-untyped-call]  # of apsw's stubs
+    # What an older version recorded has fewer columns; the schema tells their defaults.
+    connection = apsw.Connection(":memory:")
     try:
+        connection.execute(schema())
+        builder.schema(connection, "main")
         for changeset in changesets:
             builder.add(changeset)
         return builder.output()
     finally:
         builder.close()
+        connection.close()
 
 
 class OutboxRecorder:
@@ -242,6 +247,7 @@ class Outbox(Local):
             self._reload()
             return changes
         before = {ino: self._find(ino) for ino in changes.inodes}
+        self._counter.trash = self._counter.versions = None  # the next who asks counts
         with self._db.transaction():
             self.apply_unseen(changeset, position)
             self._forget(changes)
@@ -274,6 +280,7 @@ class Outbox(Local):
             self._cache.forget(ino)
         for parent, _ in changes.entries:
             self._cache.forget_listing(parent)
+        self._below_trash.clear()
         # The other machine may have reserved a block.
         self._next_ino = self._ino_limit = 0
 

@@ -89,10 +89,10 @@ class Reading(Rows):
         return inode
 
     def with_doc_ids(self, doc_ids: Iterable[str]) -> dict[str, Inode]:
-        """The inodes of these documents, of those that exist. One scan of all inodes, whatever
-        is asked for: nothing else looks for documents, so there is no index for it."""
+        """The inodes of these documents, of those that are in the tree."""
         rows = self._db.rows(
-            f"SELECT {COLUMNS} FROM inodes WHERE doc_id IN (SELECT value FROM json_each(?))",
+            f"SELECT {COLUMNS} FROM inodes"
+            " WHERE nlink > 0 AND doc_id IN (SELECT value FROM json_each(?))",
             (json.dumps(list(doc_ids)),),
         )
         return {inode.doc_id: inode for inode in map(Inode._make, rows)}

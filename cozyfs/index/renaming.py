@@ -92,10 +92,21 @@ class Renaming(Rows):
             self._refuse_inside_itself(moved, old, new)
             if other is not None:
                 refuse_fixed(other)
-                if flags == EXCHANGE:
-                    return self._exchange(old, moved, new, other, now_ns)
-                self._refuse_replacing(moved, other)
-            return self._move(old, moved, new, other, now_ns, keep)
+                if flags != EXCHANGE:
+                    self._refuse_replacing(moved, other)
+            from_trash, to_trash = self._in_trash(parent), self._in_trash(new_parent)
+            touched = (moved, other) if from_trash or to_trash else ()
+            was_trash = self._trash_bytes(*touched)
+            if flags == EXCHANGE and other is not None:
+                result = self._exchange(old, moved, new, other, now_ns)
+            else:
+                result = self._move(old, moved, new, other, now_ns, keep)
+            self._counter.count_trash(self._trash_bytes(*touched) - was_trash)
+            if from_trash != to_trash and any(
+                each is not None and S_ISDIR(each.mode) for each in touched
+            ):
+                self._count_trash_anew()
+            return result
 
     def _move(
         self, old: _Place, moved: Inode, new: _Place, other: Inode | None, now_ns: int, keep: Keep

@@ -7,13 +7,13 @@ up, in the modules that `cozyfs.index.tree` joins.
 
 from __future__ import annotations
 
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING
 
 from cozyfs.errors import AlreadyExists, NotADirectory, NotFound, TooManyLinks
 from cozyfs.index.cache import Cache
-from cozyfs.index.usage import SCAN, UsageCounter
-from cozyfs.values import Ino, Inode
+from cozyfs.index.usage import SCAN_INODES, UsageCounter
+from cozyfs.values import ROOT_INO, TRASH_INO, Ino, Inode
 
 if TYPE_CHECKING:
     from cozyfs.index.database import Database
@@ -23,6 +23,9 @@ MAX_LINKS = 2**31 - 1
 
 INO_BLOCK = 1_000
 """Inode numbers reserved at a time: 2**63 of them last for any number of mounts."""
+
+_DIRECTORIES_KNOWN = 100_000
+"""Directories of which it is remembered whether they are in the trash."""
 
 COLUMNS = ", ".join(Inode._fields)
 INODE_COLUMNS = ", ".join(f"i.{field}" for field in Inode._fields)
@@ -36,9 +39,18 @@ INSERT_INODE = f"INSERT INTO inodes ({COLUMNS}) VALUES ({', '.join('?' * len(Ino
 _UPDATE = """
     UPDATE inodes SET mode = ?, uid = ?, gid = ?, size = ?, stored = ?,
                       atime_ns = ?, mtime_ns = ?, ctime_ns = ?,
-                      internal_id = ?, md5 = ?, etag = ?, extents = ?
+                      internal_id = ?, md5 = ?, etag = ?, extents = ?, object_doc_id = ?
     WHERE ino = ?
 """
+_IS_HELD = """
+    SELECT 1 FROM inodes WHERE doc_id = ?1 AND internal_id = ?2 AND object_doc_id IS NULL
+    UNION ALL SELECT 1 FROM inodes WHERE object_doc_id = ?1 AND internal_id = ?2
+    UNION ALL
+    SELECT 1 FROM versions WHERE doc_id = ?1 AND internal_id = ?2 AND object_doc_id IS NULL
+    UNION ALL SELECT 1 FROM versions WHERE object_doc_id = ?1 AND internal_id = ?2
+    LIMIT 1
+"""
+_PARENT = "SELECT parent FROM entries WHERE ino = ?"
 _UPDATE_LINKS = "UPDATE inodes SET nlink = ?, mtime_ns = ?, ctime_ns = ? WHERE ino = ?"
 INSERT_ENTRY = "INSERT INTO entries (parent, name, ino) VALUES (?, ?, ?)"
 
@@ -50,7 +62,8 @@ class Rows:
         self._db = database
         # Another process may change the file under a reader: it remembers nothing.
         self._cache = Cache(0 if database.read_only else cache_size)
-        self._counter = UsageCounter(database.row(SCAN))
+        self._counter = UsageCounter(database.row(SCAN_INODES))
+        self._below_trash: dict[Ino, bool] = {}
         self._next_ino = self._ino_limit = 0
         database.participant = self
 
@@ -61,14 +74,16 @@ class Rows:
 
     def transaction_undone(self) -> None:
         self._cache.clear()
+        self._below_trash.clear()
         self._counter.back_to_mark()
         # The block may have been reserved by the transaction that is gone.
         self._next_ino = self._ino_limit = 0
 
     def _reload(self) -> None:
         """Forget what is in memory: rows were changed behind it."""
-        self._counter = UsageCounter(self._db.row(SCAN))
+        self._counter = UsageCounter(self._db.row(SCAN_INODES))
         self._cache.clear()
+        self._below_trash.clear()
         self._next_ino = self._ino_limit = 0
 
     # ---- finding
@@ -130,6 +145,42 @@ class Rows:
     def _has_children(self, ino: Ino) -> bool:
         return self._db.row("SELECT 1 FROM entries WHERE parent = ? LIMIT 1", (ino,)) is not None
 
+    def _in_trash(self, directory: Ino) -> bool:
+        """Whether it is the trash or below."""
+        passed: list[Ino] = []
+        ino = directory
+        while (known := self._below_trash.get(ino)) is None:
+            if ino in (ROOT_INO, TRASH_INO) or ino in passed:
+                known = ino == TRASH_INO
+                break
+            passed.append(ino)
+            row = self._db.row(_PARENT, (ino,))
+            if row is None:
+                known = False
+                break
+            ino = row[0]
+        if len(self._below_trash) > _DIRECTORIES_KNOWN:
+            self._below_trash.clear()
+        self._below_trash.update(dict.fromkeys(passed, known))
+        return known
+
+    def _is_trashed(self, ino: Ino) -> bool:
+        """Whether any name of it is below the trash."""
+        return any(self._in_trash(parent) for (parent,) in self._db.rows(_PARENT, (ino,)))
+
+    def _trash_bytes(self, *inodes: Inode | None) -> int:
+        """How much of them counts as trash."""
+        return sum(
+            inode.size
+            for inode in inodes
+            if inode is not None and S_ISREG(inode.mode) and self._is_trashed(inode.ino)
+        )
+
+    def _count_trash_anew(self) -> None:
+        """A directory came or went with what is in it: the next who asks counts."""
+        self._below_trash.clear()
+        self._counter.trash = None
+
     # ---- writing; only inside a transaction
 
     def _take_ino(self) -> Ino:
@@ -167,11 +218,25 @@ class Rows:
                 new.md5,
                 new.etag,
                 new.extents,
+                new.object_doc_id,
                 new.ino,
             ),
         )
         self._cache.keep(new)
         self._counter.count(old, new)
+        if new.size != old.size and self._is_trashed(new.ino):
+            self._counter.count_trash(new.size - old.size)
+
+    def _rename_document(
+        self, old: Inode, *, doc_id: str, object_doc_id: str | None, btime_ns: int
+    ) -> None:
+        """The inode is another document from now on."""
+        self._db.run(
+            "UPDATE inodes SET doc_id = ?, object_doc_id = ?, btime_ns = ? WHERE ino = ?",
+            (doc_id, object_doc_id, btime_ns, old.ino),
+        )
+        new = old._replace(doc_id=doc_id, object_doc_id=object_doc_id, btime_ns=btime_ns)
+        self._cache.keep(new)
 
     def _relink(self, inode: Inode, nlink: int, now_ns: int) -> Inode:
         """Another link count, or only another ctime."""
@@ -188,14 +253,42 @@ class Rows:
         return inode
 
     def _delete(self, inode: Inode, now_ns: int) -> None:
-        """The row and all that hangs on it; its object waits for deletion from now on."""
-        self._db.run("DELETE FROM inodes WHERE ino = ?", (inode.ino,))
-        self._db.run("DELETE FROM xattrs WHERE ino = ?", (inode.ino,))
-        self._db.run("DELETE FROM documents WHERE ino = ?", (inode.ino,))
+        """The row and all that hangs on it; its objects wait for deletion from now on, unless
+        another inode is the same document."""
+        for table in ("inodes", "xattrs", "documents", "trash"):
+            self._db.run(f"DELETE FROM {table} WHERE ino = ?", (inode.ino,))
         if inode.internal_id is not None:
-            self._queue(inode.doc_id, inode.internal_id, now_ns)
+            self._let_go(inode.content_doc_id, inode.internal_id, now_ns)
+        if S_ISREG(inode.mode) and not self._is_document(inode.doc_id):
+            for (internal_id,) in self._db.rows(
+                "SELECT internal_id FROM versions WHERE doc_id = ?", (inode.doc_id,)
+            ):
+                self._remove_version(inode.doc_id, internal_id, now_ns)
         self._cache.forget(inode.ino)
         self._counter.count(inode, None)
+
+    def _remove_version(self, doc_id: str, internal_id: str, now_ns: int) -> None:
+        size, object_doc_id = self._db.row(
+            "SELECT size, object_doc_id FROM versions WHERE doc_id = ? AND internal_id = ?",
+            (doc_id, internal_id),
+        )
+        self._db.run(
+            "DELETE FROM versions WHERE doc_id = ? AND internal_id = ?", (doc_id, internal_id)
+        )
+        self._counter.count_version(-1, -size)
+        self._let_go(object_doc_id or doc_id, internal_id, now_ns)
+
+    def _let_go(self, doc_id: str, internal_id: str, now_ns: int) -> None:
+        """One user of an object less (its row is written already): without any, it waits for
+        deletion."""
+        if not self._is_held(doc_id, internal_id):
+            self._queue(doc_id, internal_id, now_ns)
+
+    def _is_held(self, doc_id: str, internal_id: str) -> bool:
+        return self._db.row(_IS_HELD, (doc_id, internal_id)) is not None
+
+    def _is_document(self, doc_id: str) -> bool:
+        return self._db.row("SELECT 1 FROM inodes WHERE doc_id = ?", (doc_id,)) is not None
 
     def _queue(self, doc_id: str, internal_id: str, now_ns: int) -> None:
         # Queued again (it was a version in between): the retention starts anew.

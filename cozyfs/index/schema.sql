@@ -1,4 +1,4 @@
--- The index of one instance: schema version 2.
+-- The index of one instance: schema version 3.
 --
 -- This file makes a new index; cozyfs/index/database.py brings older ones up to it and knows the
 -- version (PRAGMA user_version) and the mark of our files (PRAGMA application_id).
@@ -32,6 +32,8 @@
 --   md5          16 raw bytes, of the whole content; NULL: not known
 --   etag         of the object, opaque; NULL: no object or not known
 --   extents      encoded data extents of a sparse content; NULL: dense
+--   object_doc_id  the document id in the object's key; NULL: doc_id. Another one after a file was
+--               renamed over an older one and took that one's document: objects never move
 CREATE TABLE inodes (
     ino         INTEGER PRIMARY KEY,
     doc_id      TEXT    NOT NULL,
@@ -50,11 +52,16 @@ CREATE TABLE inodes (
     internal_id TEXT,
     md5         BLOB,
     etag        TEXT,
-    extents     BLOB
+    extents     BLOB,
+    object_doc_id TEXT
 ) STRICT;
 
 -- Finds what start-up has to drop without reading the whole table; empty nearly always.
 CREATE INDEX orphans ON inodes (ino) WHERE nlink = 0;
+
+-- From a document, or an object, to its inode: who still uses an object that is about to be let go.
+CREATE INDEX inodes_by_document ON inodes (doc_id);
+CREATE INDEX inodes_by_object ON inodes (object_doc_id) WHERE object_doc_id IS NOT NULL;
 
 -- One row for each name in a directory. The root has none.
 --   parent  ino of the directory
@@ -85,6 +92,42 @@ CREATE TABLE documents (
     ino    INTEGER PRIMARY KEY,
     fields TEXT NOT NULL
 ) STRICT;
+
+-- Former contents of files (io.cozy.files.versions).
+--   doc_id, internal_id  of the file and of the content: the id of the version's document
+--   created_ns           when it became a version: the rules of cleaning go by it
+--   updated_ns           mtime of the content
+--   size, stored, md5, etag, extents, object_doc_id   as in inodes
+--   fields               JSON object: tags, metadata, cozyMetadata of the version's document
+CREATE TABLE versions (
+    doc_id        TEXT    NOT NULL,
+    internal_id   TEXT    NOT NULL,
+    created_ns    INTEGER NOT NULL,
+    updated_ns    INTEGER NOT NULL,
+    size          INTEGER NOT NULL,
+    stored        INTEGER NOT NULL,
+    md5           BLOB,
+    etag          TEXT,
+    extents       BLOB,
+    object_doc_id TEXT,
+    fields        TEXT    NOT NULL,
+    PRIMARY KEY (doc_id, internal_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX versions_by_object ON versions (object_doc_id) WHERE object_doc_id IS NOT NULL;
+
+-- What was put into the trash as such; what lies deeper came along with a directory.
+--   trashed_ns    when: the automatic cleaning goes by it
+--   restore_path  of the directory that it was in, as /a/b
+--   name          that it had there; in the trash it may have a suffix
+CREATE TABLE trash (
+    ino          INTEGER PRIMARY KEY,
+    trashed_ns   INTEGER NOT NULL,
+    restore_path BLOB    NOT NULL,
+    name         BLOB    NOT NULL
+) STRICT;
+
+CREATE INDEX trash_by_time ON trash (trashed_ns);
 
 -- Objects that the tree no longer needs, to be deleted from the bucket after the retention.
 --   doc_id, internal_id  name the object

@@ -25,7 +25,9 @@ from cozyfs.index.outbox import Outbox
 from cozyfs.index.reading import Reading
 from cozyfs.index.renaming import Renaming
 from cozyfs.index.rows import INSERT_ENTRY, INSERT_INODE
-from cozyfs.index.usage import SCAN, Usage, UsageCounter
+from cozyfs.index.trash import Trash
+from cozyfs.index.usage import SCAN_INODES, SCAN_TRASH, SCAN_VERSIONS, Usage, UsageCounter
+from cozyfs.index.versions import Versions
 from cozyfs.index.xattrs import Xattrs
 from cozyfs.values import (
     ROOT_DOC_ID,
@@ -49,7 +51,9 @@ CACHE_SIZE = 100_000
 FIRST_FREE_INO = 3
 
 
-class Index(Reading, Naming, Renaming, Attributes, Xattrs, Documents, Deletions, Outbox):
+class Index(
+    Reading, Naming, Renaming, Attributes, Xattrs, Documents, Versions, Trash, Deletions, Outbox
+):
     """Build with :meth:`create` or :meth:`open`; ends with :meth:`close` or ``with``.
 
     Any method may raise NoSpace (nothing was changed, the index stays usable), InstanceError
@@ -113,10 +117,20 @@ class Index(Reading, Naming, Renaming, Attributes, Xattrs, Documents, Deletions,
 
     @property
     def usage(self) -> Usage:
-        """Kept in step with every change; a reader counts anew."""
+        """Kept in step with every change; a reader counts anew. What was never asked for, or
+        came or went with a whole directory, is counted by one scan first."""
+        counter = self._counter
         if self._db.read_only:
-            return UsageCounter(self._db.row(SCAN)).usage
-        return self._counter.usage
+            counter = UsageCounter(self._db.row(SCAN_INODES))
+        if counter.versions is None:
+            counter.versions = self._db.row(SCAN_VERSIONS)
+        if counter.trash is None:
+            counter.trash = self._db.row(SCAN_TRASH)[0]
+        inodes, files, file_bytes, stored = counter.inodes
+        versions, version_bytes = counter.versions or (0, 0)
+        return Usage(
+            inodes, files, file_bytes, stored, versions, version_bytes, counter.trash or 0
+        )
 
     def transaction(self, *, durable: bool = False) -> AbstractContextManager[object]:
         """``with index.transaction():`` joins several calls: all of them, or none. No await

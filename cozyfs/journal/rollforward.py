@@ -71,7 +71,9 @@ class Found:
         except ValueError:
             md5 = None
         logical = int(self.info.metadata["cozyfs-size"]) if self.extents is not None else size
-        return Content(self.internal_id, logical, size, md5, etag, self.extents)
+        return Content(
+            self.internal_id, logical, size, md5, etag, self.extents, doc_id=self.doc_id
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +122,7 @@ async def find(
         return list(_candidates(listed, objects.db_prefix, earliest))
 
     names = await objects.caller.store(candidates)
-    known = index.with_doc_ids({doc_id for doc_id, _ in names})
-    unnamed = [
-        (doc_id, internal_id)
-        for doc_id, internal_id in names
-        if (doc_id not in known or known[doc_id].internal_id != internal_id)
-        and not index.is_queued(doc_id, internal_id)
-    ]
+    unnamed = [name for name in names if not index.is_held(*name) and not index.is_queued(*name)]
     found: list[Found] = []
     unknown: list[str] = []
     limit = trio.CapacityLimiter(PARALLEL_HEADS)
@@ -243,7 +239,7 @@ async def _is_newer(objects: JournalObjects, inode: Inode, found: Found) -> bool
         return False
     if inode.internal_id is None:
         return True
-    key = object_key(objects.db_prefix, inode.doc_id, inode.internal_id)
+    key = object_key(objects.db_prefix, inode.content_doc_id, inode.internal_id)
     try:
         info = await objects.caller.store(objects.store.head, objects.bucket, key)
     except ObjectNotFound:

@@ -153,7 +153,7 @@ class _Copy:
         objects = self._fs.objects
         return await copy_object(
             objects,
-            objects.key(self._source.doc_id, internal_id),
+            objects.key(self._source.content_doc_id, internal_id),
             objects.key(self._doc_id, self._internal_id),
             self._source.stored,
         )

@@ -48,6 +48,7 @@ _ZEROS = memoryview(bytes(1 << 20))
 class Target(NamedTuple):
     """The object a draft is going to be."""
 
+    doc_id: str  # this and the next make the key
     internal_id: str
     key: str
     content_type: str
@@ -73,7 +74,6 @@ class Draft:
         """An empty draft of *inode*."""
         self._shop = shop
         self.ino = inode.ino
-        self._doc_id = inode.doc_id
         self.mtime_ns = inode.mtime_ns
         self.ctime_ns = inode.ctime_ns
         self.table = PieceTable()
@@ -168,7 +168,7 @@ class Draft:
         # next one must not take half a file for a content. Nobody deletes it while a draft goes
         # on from it (`Files.objects_in_use`), and a commit that makes it the content after all,
         # when finishing fails here, takes it off the queue.
-        self._shop.superseded(self._doc_id, stream.internal_id)
+        self._shop.superseded(stream.doc_id, stream.internal_id)
         await self._shop.sync()
         _, ending = await stream.finish()
         self.base = ObjectRef(stream.key, ending.size, None)
@@ -301,6 +301,7 @@ class Draft:
         }
         if (stream := self.stream) is not None and stream.upload_id is not None:
             record["stream"] = {
+                "doc_id": stream.doc_id,
                 "internal_id": stream.internal_id,
                 "upload_id": stream.upload_id,
                 "etags": stream.etags,
@@ -328,12 +329,14 @@ class Draft:
         if (saved := record.get("stream")) is not None:
             target = shop.new_target(inode.ino)
             ending = saved.get("ending")
-            key = target.key.removesuffix(target.internal_id) + saved["internal_id"]
+            # Not the target's: the file may be another document since the upload began.
+            doc_id, internal_id = saved["doc_id"], saved["internal_id"]
             stream = StreamUpload(
                 shop.objects,
                 shop.nursery,
-                saved["internal_id"],
-                key,
+                doc_id,
+                internal_id,
+                shop.objects.key(doc_id, internal_id),
                 target.content_type,
                 target.metadata,
             )
@@ -453,7 +456,7 @@ class Draft:
             stream, self.stream = self.stream, None
             await stream.abort()
             if stream.ending is not None:  # it may have become an object unnoticed
-                self._shop.superseded(self._doc_id, stream.internal_id)
+                self._shop.superseded(stream.doc_id, stream.internal_id)
 
     def _drop_staging(self) -> None:
         """The name goes at once, it may be the next draft's; the last reader closes the file."""

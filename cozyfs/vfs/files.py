@@ -617,7 +617,7 @@ class Files:
                         # It may be in the store all the same: an answer that was lost, or an
                         # index that could not take it. A stream goes on under its own id.
                         with contextlib.suppress(CozyError):
-                            self._superseded(inode.doc_id, target.internal_id)
+                            self._superseded(target.doc_id, target.internal_id)
                     raise
             except NotFound:
                 return  # unlinked and forgotten meanwhile; dropped() has seen to the draft
@@ -646,7 +646,7 @@ class Files:
                 now_ns=self._clock(),
             )
             if content.internal_id is not None:
-                doc_id = self._index.get(node.ino).doc_id
+                doc_id = content.doc_id or self._index.get(node.ino).doc_id
                 self._index.keep_object(doc_id, content.internal_id)
             if node.failures:
                 self._index.remove_draft(node.ino)

@@ -418,7 +418,7 @@ class FileSystem:
             "cozyfs-mtime": str(inode.mtime_ns),
         }
         key = self.objects.key(inode.doc_id, internal_id)
-        return Target(internal_id, key, media_type(text), metadata)
+        return Target(inode.doc_id, internal_id, key, media_type(text), metadata)
 
     def _cozy_xattr(self, inode: Inode, name: bytes) -> bytes:
         if name == b"id":

@@ -43,4 +43,4 @@ class Objects:
             return None
         # The MD5 in the index is that of the whole content; a sparse object is another string.
         md5 = inode.md5 if inode.extents is None else None
-        return ObjectRef(self.key(inode.doc_id, inode.internal_id), inode.stored, md5)
+        return ObjectRef(self.key(inode.content_doc_id, inode.internal_id), inode.stored, md5)

@@ -50,17 +50,19 @@ class Ending(NamedTuple):
 
 
 class StreamUpload:
-    """One multipart upload under *internal_id*'s key."""
+    """One multipart upload under the key of *doc_id* and *internal_id*."""
 
     def __init__(
         self,
         objects: Objects,
         nursery: trio.Nursery,
+        doc_id: str,
         internal_id: str,
         key: str,
         content_type: str,
         metadata: dict[str, str],
     ) -> None:
+        self.doc_id = doc_id
         self.internal_id = internal_id
         self.key = key
         self._objects = objects

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -55,7 +56,7 @@ async def upload(draft: Draft, target: Target, objects: Objects, cache: BlockCac
         if stream.ending is None or stream.ending.size == draft.size:
             etag, ending = await draft.finish_stream()
             size, md5 = ending.size, ending.md5
-            return Content(stream.internal_id, size, size, md5, etag)
+            return Content(stream.internal_id, size, size, md5, etag, doc_id=stream.doc_id)
         await draft.rebase()  # an attempt to end it sooner, whose outcome is not known
     slices = draft.table.slice(0, draft.size)
     layout = extents.of_data(
@@ -73,7 +74,7 @@ async def upload(draft: Draft, target: Target, objects: Objects, cache: BlockCac
             content = await _copy_and_send(draft, target, objects, cache, planned, trailer)
     if content is None:
         content = await _send_all(draft, target, objects, cache, sparse, layout, trailer)
-    return content
+    return replace(content, doc_id=target.doc_id)
 
 
 async def _send_all(

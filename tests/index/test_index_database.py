@@ -32,6 +32,13 @@ def columns(index, table):
     return index.connection.execute(f"PRAGMA table_xinfo({table})").fetchall()
 
 
+def sql_indexes(index):
+    rows = index.connection.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'index' ORDER BY name"
+    )
+    return rows.fetchall()
+
+
 class TestOpening:
     def test_what_was_made_is_there_after_reopening(self, made):
         with Index.open(made) as index:
@@ -131,14 +138,24 @@ class TestVersions:
         assert connection.execute("SELECT extra FROM facts").fetchall() == [(6,)]
         connection.close()
 
-    def test_version_1_gets_an_empty_outbox_and_keeps_its_tree(self, made):
+    def test_older_ones_get_what_is_new_and_keep_their_tree(self, made):
         connection = apsw.Connection(str(made))
-        connection.execute("DROP TABLE outbox; PRAGMA user_version = 1")
+        connection.execute(
+            """
+            DROP TABLE outbox; DROP TABLE versions; DROP TABLE trash;
+            DROP INDEX inodes_by_document; DROP INDEX inodes_by_object;
+            ALTER TABLE inodes DROP COLUMN object_doc_id;
+            PRAGMA user_version = 1
+            """
+        )
         connection.close()
         with Index.open(made) as index, Index.create(f"{made}-2", uid=0, gid=0, now_ns=T0) as new:
             assert names(index, ROOT_INO) == [TRASH_NAME, b"a"]
-            assert index.outbox_size() == (0, 0)
-            assert columns(index, "outbox") == columns(new, "outbox")
+            assert index.take_outbox(1) is None
+            assert index.usage.versions == 0
+            for table in (*JOURNALED_TABLES, *LOCAL_TABLES):
+                assert columns(index, table) == columns(new, table), table
+            assert sql_indexes(index) == sql_indexes(new)
 
     def test_failed_migration_changes_nothing(self, made):
         connection = apsw.Connection(str(made))

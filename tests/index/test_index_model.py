@@ -23,7 +23,7 @@ from index_model import Model
 
 from cozyfs.errors import NotFound, TreeError
 from cozyfs.index import EXCHANGE, NOREPLACE, Index, Usage
-from cozyfs.values import ROOT_INO, Content
+from cozyfs.values import ROOT_INO, TRASH_INO, Content
 
 NAMES = st.sampled_from([b"a", b"b", b"c", b"d", b".cozy_trash"])
 # An index into the numbers given out so far, from the newest: mostly there, sometimes gone.
@@ -263,7 +263,20 @@ class Tree(RuleBasedStateMachine):
         files = [node for node in self.model.nodes.values() if node.regular]
         size = sum(node.size for node in files)
         stored = sum(node.size // 2 for node in files)
-        assert self.index.usage == Usage(len(self.model.nodes), len(files), size, stored)
+        trash = sum(node.size for node in self.trashed() if node.regular)
+        assert self.index.usage == Usage(
+            len(self.model.nodes), len(files), size, stored, trash_bytes=trash
+        )
+
+    def trashed(self):
+        """The nodes that can be reached from the trash."""
+        nodes, seen, stack = self.model.nodes, set(), [TRASH_INO]
+        while stack:
+            ino = stack.pop()
+            if ino not in seen and ino in nodes:
+                seen.add(ino)
+                stack.extend((nodes[ino].children or {}).values())
+        return [nodes[ino] for ino in seen]
 
 
 def test_index_and_model_agree(tmp_path):
