@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from cozyfs.errors import CozyError
+from cozyfs.errors import CozyError, InvalidRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -218,3 +218,19 @@ def _short(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{directory}/{path.name}"
     finally:
         os.close(directory)
+
+
+def number_in(request: dict[str, Any], field: str) -> int:
+    """A number that is not negative. Raises InvalidRequest."""
+    value = request.get(field)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidRequest(f"the request needs a number as {field}")
+    return value
+
+
+def text_in(request: dict[str, Any], field: str) -> str:
+    """Raises InvalidRequest."""
+    value = request.get(field)
+    if not isinstance(value, str):
+        raise InvalidRequest(f"the request needs a text as {field}")
+    return value

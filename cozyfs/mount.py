@@ -25,10 +25,10 @@ import trio
 from cozyfs.control import serve_control
 from cozyfs.errors import CozyError, LeaseLost, UploadFailed
 from cozyfs.fuse.attributes import FOLLOWED_S, FOREVER_S, Presentation
-from cozyfs.fuse.copies import answer_copy
 from cozyfs.fuse.errors import errors
 from cozyfs.fuse.invalidation import tell_kernel
 from cozyfs.fuse.operations import Operations
+from cozyfs.requests import HANDLERS
 from cozyfs.threads import Caller
 from cozyfs.tree import ReaderTree, WriterTree, open_for_reading, open_for_writing
 from cozyfs.vfs.deletions import abort_uploads, delete_due, unfinished_uploads
@@ -327,12 +327,13 @@ class _Mount:
     # ---- the control socket
 
     async def _answer_control(self, request: dict[str, Any], send: Send) -> None:
-        if request.get("op") == "status":
+        operation = request.get("op")
+        if operation == "status":
             await send(self._status())
-        elif request.get("op") == "flush":
+        elif operation == "flush":
             await self._flush_with_progress(send)
-        elif request.get("op") == "copy":
-            await answer_copy(self._fs, request, send)
+        elif isinstance(operation, str) and operation in HANDLERS:
+            await HANDLERS[operation](self._fs, request, send)
         else:
             raise CozyError("unknown request")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from cozyfs.cli import mountpoints
+from cozyfs.cli.mounted import control_of
 from cozyfs.cli.parameters import state_option
 from cozyfs.errors import AlreadyExists, CozyError, UsageError
 
@@ -78,18 +78,6 @@ def plan(source: str, target: str) -> Copy:
         if not os.access(place, mode):
             raise CozyError(f"{place}: permission denied")
     return Copy(found, directory, path.name)
-
-
-def control_of(device: int, state_dir: Path, source: str) -> ControlClient:
-    """The mount whose files have *device*. Raises UsageError when it is none of ours."""
-    from cozyfs.control import ControlClient
-    from cozyfs.state import find_mount
-
-    for mountpoint in mountpoints.with_device(device):
-        record = find_mount(state_dir, mountpoint)
-        if record is not None:
-            return ControlClient(record.control_path)
-    raise UsageError(f"{source} is not in a mount of cozyfs (with this --state-dir)")
 
 
 def ask(client: ControlClient, copy: Copy) -> None:

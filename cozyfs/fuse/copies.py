@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pyfuse3
 import trio
 
-from cozyfs.errors import CozyError, InvalidRequest
+from cozyfs.control import number_in, text_in
+from cozyfs.errors import CozyError
 from cozyfs.values import Ino
 from cozyfs.vfs.copying import copy_file
 
@@ -30,12 +31,9 @@ async def answer_copy(fs: FileSystem, request: dict[str, Any], send: Send) -> No
     """Copy the file ``source`` as ``name`` into ``directory``, owned by ``uid`` and ``gid``; the
     last answer has ``ino``. Raises CozyError. A client that goes away cancels the copy."""
     source, directory, uid, gid = (
-        _number(request, field) for field in ("source", "directory", "uid", "gid")
+        number_in(request, field) for field in ("source", "directory", "uid", "gid")
     )
-    name = request.get("name")
-    if not isinstance(name, str):
-        raise InvalidRequest("a copy needs a name")
-    encoded = name.encode("utf-8", "surrogateescape")
+    encoded = text_in(request, "name").encode("utf-8", "surrogateescape")
     failed: list[CozyError] = []
     copied: list[int] = []
     async with trio.open_nursery() as nursery:
@@ -68,10 +66,3 @@ async def _show_kernel(fs: FileSystem, directory: int, name: bytes) -> None:
         await disk(pyfuse3.invalidate_entry, directory, name)
     with contextlib.suppress(FileNotFoundError):  # nor the directory
         await disk(pyfuse3.invalidate_inode, directory)
-
-
-def _number(request: dict[str, Any], field: str) -> int:
-    value = request.get(field)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InvalidRequest(f"a copy needs a number as {field}")
-    return value

@@ -53,20 +53,29 @@ def _add_outbox(connection: apsw.Connection) -> None:
 
 def _add_history(connection: apsw.Connection) -> None:
     """Versions, the trash's memory, and contents under the key of another document."""
-    connection.execute("ALTER TABLE inodes ADD COLUMN object_doc_id TEXT")
-    known = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
-    whole = apsw.Connection(":memory:")
-    try:
-        whole.execute(schema())
-        wanted = whole.execute(
-            "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND"
-            " (tbl_name IN ('versions', 'trash') OR name LIKE 'inodes_by_%') ORDER BY type DESC"
-        ).fetchall()
-    finally:
-        whole.close()
-    for name, sql in wanted:
-        if name not in known:
-            connection.execute(str(sql))
+    connection.execute(
+        """
+        ALTER TABLE inodes ADD COLUMN object_doc_id TEXT;
+        CREATE TABLE versions (
+            doc_id TEXT NOT NULL, internal_id TEXT NOT NULL, created_ns INTEGER NOT NULL,
+            updated_ns INTEGER NOT NULL, size INTEGER NOT NULL, stored INTEGER NOT NULL,
+            md5 BLOB, etag TEXT, extents BLOB, object_doc_id TEXT, fields TEXT NOT NULL,
+            PRIMARY KEY (doc_id, internal_id)
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE trash (
+            ino INTEGER PRIMARY KEY, trashed_ns INTEGER NOT NULL,
+            restore_path BLOB NOT NULL, name BLOB NOT NULL
+        ) STRICT
+        """
+    )
+    for index in (
+        "inodes_by_document ON inodes (doc_id)",
+        "inodes_by_object ON inodes (object_doc_id) WHERE object_doc_id IS NOT NULL",
+        "versions_by_object ON versions (object_doc_id) WHERE object_doc_id IS NOT NULL",
+        "trash_by_time ON trash (trashed_ns)",
+    ):
+        # A snapshot of an older version is brought up to date before it has its indexes.
+        connection.execute(f"CREATE INDEX IF NOT EXISTS {index}")
 
 
 MIGRATIONS: Mapping[int, Migration] = {1: _add_outbox, 2: _add_history}

@@ -1,0 +1,23 @@
+"""What a running mount answers about its tree on its control socket, request by request.
+
+`cozyfs.mount` answers itself what concerns the mount as a whole (``status``, ``flush``). A handler
+gets the file system, the request and a function that sends an answer; it may send several, and
+raises CozyError for a refusal. A client that goes away cancels it. The socket is the mount
+owner's alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from cozyfs.control import Send
+from cozyfs.fuse.copies import answer_copy
+from cozyfs.vfs.filesystem import FileSystem
+
+Handler = Callable[[FileSystem, dict[str, Any], Send], Awaitable[None]]
+
+HANDLERS: Mapping[str, Handler] = {
+    "copy": answer_copy,
+}
+"""By the name of the request (``op``)."""
