@@ -81,8 +81,5 @@ async def _in_parts(objects: Objects, source: str, target: str, size: int) -> st
         )
     except BaseException:
         with trio.move_on_after(CLEANUP_S, shield=True):
-            try:
-                await caller.store(store.abort_multipart, bucket, target, upload_id)
-            except CozyError as exc:
-                log.warning("an unfinished copy could not be aborted: %s", exc)
+            await objects.abort_upload(target, upload_id)
         raise

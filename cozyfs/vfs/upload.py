@@ -258,10 +258,7 @@ async def _multipart(
         )
     except BaseException:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
-            try:
-                await caller.store(store.abort_multipart, bucket, target.key, upload_id)
-            except CozyError as exc:
-                log.warning("an unfinished upload could not be aborted: %s", exc)
+            await objects.abort_upload(target.key, upload_id)
         raise
 
 
