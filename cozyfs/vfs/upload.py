@@ -18,22 +18,20 @@ import hashlib
 import logging
 from typing import TYPE_CHECKING
 
-import trio
-
-from cozyfs.errors import CozyError, NotSupported
+from cozyfs.errors import NotSupported
 from cozyfs.store.base import MAX_PUT_SIZE
 from cozyfs.store.body import PiecesBody, md5_of
 from cozyfs.store.multipart import part_size_at
 from cozyfs.values import Content
 from cozyfs.vfs import extents, parts
+from cozyfs.vfs.multipart import copied_part, upload_in_parts
 from cozyfs.vfs.pieces import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from cozyfs.store.base import Body
     from cozyfs.vfs.cache import BlockCache
     from cozyfs.vfs.draft import Draft, Target
+    from cozyfs.vfs.multipart import PartJob
     from cozyfs.vfs.objects import Objects
     from cozyfs.vfs.parts import Slice
 
@@ -44,8 +42,6 @@ INLINE = 256 << 10
 
 KEEP_IN_CACHE = 1 << 20
 """Bytes up to which what was written is kept for readers; more is likely not to be read."""
-
-SENDS_AT_ONCE = 4
 
 
 async def upload(draft: Draft, target: Target, objects: Objects, cache: BlockCache) -> Content:
@@ -139,14 +135,17 @@ async def _send_parts(
     slices = draft.table.slice(0, draft.size)
     if trailer:
         slices = [s for e in layout for s in draft.table.slice(e.start, e.start + e.length)]
-    jobs: list[Callable[[str, int], Awaitable[str]]] = []
+    jobs: list[PartJob] = []
     offset = 0
     while offset < size:
         length = min(part_size_at(offset), size - offset)
         body = _window(draft, slices, trailer, offset, length)
         jobs.append(_sender(objects, target.key, body))
         offset += length
-    return await _multipart(target, objects, jobs), None
+    etag = await upload_in_parts(
+        objects, target.key, jobs, content_type=target.content_type, metadata=target.metadata
+    )
+    return etag, None
 
 
 async def _copy_and_send(
@@ -162,14 +161,16 @@ async def _copy_and_send(
     assert base is not None
     if trailer:
         return None  # rare, and the trailer would need a part of its own
-    jobs: list[Callable[[str, int], Awaitable[str]]] = []
+    jobs: list[PartJob] = []
     for part in planned:
         if isinstance(part, parts.Copy):
-            jobs.append(_copier(objects, target.key, base.key, part))
+            jobs.append(copied_part(objects, target.key, base.key, part.start, part.stop))
         else:
             jobs.append(_fetcher(draft, objects, cache, target.key, part))
     try:
-        etag = await _multipart(target, objects, jobs)
+        etag = await upload_in_parts(
+            objects, target.key, jobs, content_type=target.content_type, metadata=target.metadata
+        )
     except NotSupported:
         log.info("this server cannot copy ranges of objects: changed files are sent whole")
         objects.can_copy = False
@@ -177,7 +178,7 @@ async def _copy_and_send(
     return Content(target.internal_id, draft.size, draft.size, None, etag)
 
 
-def _sender(objects: Objects, key: str, body: Body) -> Callable[[str, int], Awaitable[str]]:
+def _sender(objects: Objects, key: str, body: Body) -> PartJob:
     async def send(upload_id: str, number: int) -> str:
         md5 = await objects.caller.disk(md5_of, body)
         return await objects.caller.store(
@@ -187,27 +188,9 @@ def _sender(objects: Objects, key: str, body: Body) -> Callable[[str, int], Awai
     return send
 
 
-def _copier(
-    objects: Objects, key: str, source: str, part: parts.Copy
-) -> Callable[[str, int], Awaitable[str]]:
-    async def copy(upload_id: str, number: int) -> str:
-        return await objects.caller.store(
-            objects.store.copy_part,
-            objects.bucket,
-            key,
-            upload_id,
-            number,
-            source,
-            part.start,
-            part.stop,
-        )
-
-    return copy
-
-
 def _fetcher(
     draft: Draft, objects: Objects, cache: BlockCache, key: str, part: parts.Send
-) -> Callable[[str, int], Awaitable[str]]:
+) -> PartJob:
     async def send(upload_id: str, number: int) -> str:
         pieces: list[bytes | bytearray | memoryview | Body] = []
         for start, stop, segment in part.slices:
@@ -220,46 +203,6 @@ def _fetcher(
         return await _sender(objects, key, PiecesBody(pieces))(upload_id, number)
 
     return send
-
-
-async def _multipart(
-    target: Target, objects: Objects, jobs: list[Callable[[str, int], Awaitable[str]]]
-) -> str:
-    """Run *jobs* as the parts of one upload, a few at a time; abort it when one fails."""
-    store, caller, bucket = objects.store, objects.caller, objects.bucket
-    upload_id = await caller.store(
-        store.create_multipart,
-        bucket,
-        target.key,
-        content_type=target.content_type,
-        metadata=target.metadata,
-    )
-    etags: dict[int, str] = {}
-    failed: list[CozyError | OSError] = []
-    numbered = iter(enumerate(jobs, 1))
-
-    async def work() -> None:
-        for number, job in numbered:
-            if failed:
-                return
-            try:
-                etags[number] = await job(upload_id, number)
-            except (CozyError, OSError) as exc:  # OSError: the disk under the staging file
-                failed.append(exc)
-
-    try:
-        async with trio.open_nursery() as nursery:
-            for _ in range(min(SENDS_AT_ONCE, len(jobs))):
-                nursery.start_soon(work)
-        if failed:
-            raise failed[0]
-        return await caller.store(
-            store.complete_multipart, bucket, target.key, upload_id, sorted(etags.items())
-        )
-    except BaseException:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
-            await objects.abort_upload(target.key, upload_id)
-        raise
 
 
 def _window(draft: Draft, slices: list[Slice], trailer: bytes, offset: int, length: int) -> Body:
