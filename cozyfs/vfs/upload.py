@@ -23,7 +23,8 @@ from cozyfs.store.base import MAX_PUT_SIZE
 from cozyfs.store.body import PiecesBody, md5_of
 from cozyfs.store.multipart import part_size_at
 from cozyfs.values import Content
-from cozyfs.vfs import extents, parts
+from cozyfs.vfs import parts
+from cozyfs.vfs.layout import Layout
 from cozyfs.vfs.multipart import copied_part, upload_in_parts
 from cozyfs.vfs.pieces import Kind
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from cozyfs.vfs.draft import Draft, Target
     from cozyfs.vfs.multipart import PartJob
     from cozyfs.vfs.objects import Objects
-    from cozyfs.vfs.parts import Slice
 
 log = logging.getLogger(__name__)
 
@@ -53,47 +53,32 @@ async def upload(draft: Draft, target: Target, objects: Objects, cache: BlockCac
             size, md5 = ending.size, ending.md5
             return Content(stream.internal_id, size, size, md5, etag)
         await draft.rebase()  # an attempt to end it sooner, whose outcome is not known
-    slices = draft.table.slice(0, draft.size)
-    layout = extents.of_data(
-        (start, stop) for start, stop, segment in slices if segment.kind is not Kind.HOLE
-    )
-    sparse = extents.worth_it(layout, draft.size)
-    trailer = b""
-    if sparse:
-        slices = [s for e in layout for s in draft.table.slice(e.start, e.start + e.length)]
-        trailer = extents.encode(layout)
-    content = None
-    if objects.can_copy and draft.base is not None:
-        planned = parts.plan(slices)
+    layout = Layout.of(draft.table)
+    # With a trailer, which is rare, that would need a part of its own.
+    if objects.can_copy and draft.base is not None and not layout.trailer:
+        planned = parts.plan(layout.slices)
         if planned is not None:
-            content = await _copy_and_send(draft, target, objects, cache, planned, trailer)
-    if content is None:
-        content = await _send_all(draft, target, objects, cache, sparse, layout, trailer)
-    return content
+            content = await _copy_and_send(draft, target, objects, cache, planned)
+            if content is not None:
+                return content
+    return await _send_all(draft, target, objects, cache, layout)
 
 
 async def _send_all(
-    draft: Draft,
-    target: Target,
-    objects: Objects,
-    cache: BlockCache,
-    sparse: bool,
-    layout: list[extents.Extent],
-    trailer: bytes,
+    draft: Draft, target: Target, objects: Objects, cache: BlockCache, layout: Layout
 ) -> Content:
     """Everything travels; clean bytes are fetched first."""
     if draft.base is not None:
         await draft.materialise(cache)
-    if sparse:
-        slices = [s for e in layout for s in draft.table.slice(e.start, e.start + e.length)]
-        body: Body = PiecesBody([draft.body(slices), trailer])
+        layout = Layout.of(draft.table)  # the same ranges, whose bytes are here now
+    if layout.trailer:
         described = {**target.metadata, "cozyfs-size": str(draft.size)}
-        described["cozyfs-trailer"] = str(len(trailer))
+        described["cozyfs-trailer"] = str(len(layout.trailer))
         target = target._replace(metadata=described)
-    else:
-        body = draft.body(draft.table.slice(0, draft.size))
+    body = _body(draft, layout)
+    md5: bytes | None = None
     if body.size > MAX_PUT_SIZE:
-        etag, md5 = await _send_parts(target, objects, body.size, draft, layout, trailer)
+        etag = await _send_parts(draft, target, objects, layout, body.size)
     else:
         payload: Body | bytes = body
         if body.size <= INLINE:
@@ -117,35 +102,25 @@ async def _send_all(
         target.internal_id,
         draft.size,
         body.size,
-        None if sparse else md5,
+        None if layout.trailer else md5,
         etag,
-        trailer if sparse else None,
+        layout.trailer or None,
     )
 
 
 async def _send_parts(
-    target: Target,
-    objects: Objects,
-    size: int,
-    draft: Draft,
-    layout: list[extents.Extent],
-    trailer: bytes,
-) -> tuple[str, bytes | None]:
+    draft: Draft, target: Target, objects: Objects, layout: Layout, size: int
+) -> str:
     """A body larger than one PUT may be: parts of it side by side."""
-    slices = draft.table.slice(0, draft.size)
-    if trailer:
-        slices = [s for e in layout for s in draft.table.slice(e.start, e.start + e.length)]
     jobs: list[PartJob] = []
     offset = 0
     while offset < size:
         length = min(part_size_at(offset), size - offset)
-        body = _window(draft, slices, trailer, offset, length)
-        jobs.append(_sender(objects, target.key, body))
+        jobs.append(_sender(objects, target.key, _body(draft, layout.window(offset, length))))
         offset += length
-    etag = await upload_in_parts(
+    return await upload_in_parts(
         objects, target.key, jobs, content_type=target.content_type, metadata=target.metadata
     )
-    return etag, None
 
 
 async def _copy_and_send(
@@ -154,13 +129,10 @@ async def _copy_and_send(
     objects: Objects,
     cache: BlockCache,
     planned: list[parts.Copy | parts.Send],
-    trailer: bytes,
 ) -> Content | None:
     """Clean ranges by server-side copies; None when this server cannot."""
     base = draft.base
     assert base is not None
-    if trailer:
-        return None  # rare, and the trailer would need a part of its own
     jobs: list[PartJob] = []
     for part in planned:
         if isinstance(part, parts.Copy):
@@ -205,16 +177,6 @@ def _fetcher(
     return send
 
 
-def _window(draft: Draft, slices: list[Slice], trailer: bytes, offset: int, length: int) -> Body:
-    """``[offset, offset + length)`` of the slices laid end to end, then the trailer."""
-    wanted: list[Slice] = []
-    position = 0
-    for start, stop, segment in slices:
-        first = max(offset - position, 0)
-        last = min(offset + length - position, stop - start)
-        if first < last:
-            wanted.append((start + first, start + last, segment))
-        position += stop - start
-    first, last = max(offset - position, 0), min(offset + length - position, len(trailer))
-    tail = trailer[first:last] if first < last else b""
-    return PiecesBody([draft.body(wanted), tail])
+def _body(draft: Draft, layout: Layout) -> Body:
+    body = draft.body(layout.slices)
+    return PiecesBody([body, layout.trailer]) if layout.trailer else body

@@ -324,6 +324,22 @@ async def close_quietly(fs, handle):
     fs.released(ino)
 
 
+@pytest.mark.parametrize("hole", [0, 512 * KIB], ids=["dense", "sparse"])
+async def test_a_body_larger_than_one_put_may_be_travels_in_parts(small, world, monkeypatch, hole):
+    monkeypatch.setattr("cozyfs.vfs.upload.MAX_PUT_SIZE", 64 * KIB)
+    async with world.mount() as fs:
+        inode, handle = create(fs, b"f")
+        half = len(LONG) // 2
+        await write_all(fs, handle, LONG[half:], offset=half + hole)  # not a stream
+        await write_all(fs, handle, LONG[:half])
+        await close(fs, handle)
+        assert world.store.calls["put"] == 0
+        assert world.store.calls["upload_part"] == 11
+        assert await read_file(fs, inode.ino) == LONG[:half] + bytes(hole) + LONG[half:]
+        assert (fs.index.get(inode.ino).extents is None) == (hole == 0)
+        world.check(fs)
+
+
 async def test_a_server_that_cannot_copy_ranges_is_asked_once(small, world):
     async with world.mount() as fs:
         ino = await old_file(fs)
