@@ -168,13 +168,6 @@ class Outbox(Local):
                 self.set_setting(_POSITION, START.to_text())
         self._record()
 
-    def stop_recording(self) -> None:
-        """The outbox is emptied and stays so: what it held is in this tree only."""
-        self._recorder = self._db.recorder = None
-        with self._db.transaction():
-            self.set_setting(_RECORDING, None)
-            self._db.run("DELETE FROM outbox")
-
     def _record(self) -> None:
         (last_seq,) = self._db.row("SELECT coalesce(max(seq), 0) FROM outbox")
         self._recorder = OutboxRecorder(self._db.connection, last_seq)
@@ -205,13 +198,6 @@ class Outbox(Local):
         with self._db.transaction():
             self._db.run("DELETE FROM outbox WHERE seq <= ?", (up_to_seq,))
             self.set_position(position)
-
-    def outbox_size(self) -> tuple[int, int]:
-        """How many transactions wait, and their bytes."""
-        count, size = self._db.row(
-            "SELECT count(*), coalesce(sum(length(changeset)), 0) FROM outbox"
-        )
-        return int(count), int(size)
 
     def undo_outbox(self) -> None:
         """Take back every change that waits, the newest first: the tree is again the one at

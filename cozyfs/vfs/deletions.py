@@ -61,12 +61,7 @@ async def unfinished_uploads(objects: Objects, in_use: AbstractSet[str]) -> list
 async def abort_uploads(objects: Objects, uploads: list[PendingUpload]) -> None:
     """Have the store drop the parts of *uploads*."""
     for upload in uploads:
-        try:
-            await objects.caller.store(
-                objects.store.abort_multipart, objects.bucket, upload.key, upload.upload_id
-            )
-        except CozyError as exc:
-            log.warning("an unfinished upload could not be aborted: %s", exc)
+        await objects.abort_upload(upload.key, upload.upload_id)
 
 
 def _listed(objects: Objects, prefix: str) -> list[PendingUpload]:

@@ -172,11 +172,6 @@ def parse_time(text: str) -> int:
     return seconds * _SECOND_NS + int((fraction or "").ljust(9, "0"))
 
 
-def kept_fields(document: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a document that the index keeps: all that do not follow from the tree."""
-    return {name: value for name, value in document.items() if name not in COMPUTED}
-
-
 def fields_of_copy(fields: dict[str, Any]) -> dict[str, Any]:
     """What a copy keeps of the fields of its source: tags, and the metadata that tell of the
     content. Not who refers to the source, where it came from, that it was certified or a

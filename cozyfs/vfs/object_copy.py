@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-import trio
-
-from cozyfs.errors import CorruptObject, CozyError, NotSupported
+from cozyfs.errors import CorruptObject, NotSupported
 from cozyfs.store.base import MAX_PARTS
+from cozyfs.vfs.multipart import copied_part, upload_in_parts
 
 if TYPE_CHECKING:
     from cozyfs.vfs.objects import Objects
@@ -22,10 +21,6 @@ log = logging.getLogger(__name__)
 WHOLE_UP_TO = 256 << 20
 """Bytes: even a server that copies 5 MB a second then answers within the store's time-out. Also
 the size of parts, unless there would be too many."""
-
-PARTS_AT_ONCE = 4
-
-CLEANUP_S = 10.0
 
 
 async def copy_object(objects: Objects, source: str, target: str, size: int) -> str:
@@ -42,47 +37,17 @@ async def copy_object(objects: Objects, source: str, target: str, size: int) -> 
 
 
 async def _in_parts(objects: Objects, source: str, target: str, size: int) -> str:
-    caller, store, bucket = objects.caller, objects.store, objects.bucket
-    info = await caller.store(store.head, bucket, source)
+    info = await objects.caller.store(objects.store.head, objects.bucket, source)
     if info.size != size:
         raise CorruptObject("an object has not the size that the index knows of it")
-    upload_id = await caller.store(
-        store.create_multipart,
-        bucket,
+    part_size = max(WHOLE_UP_TO, -(-size // MAX_PARTS))
+    return await upload_in_parts(
+        objects,
         target,
+        [
+            copied_part(objects, target, source, start, min(start + part_size, size))
+            for start in range(0, size, part_size)
+        ],
         content_type=info.content_type or "application/octet-stream",
         metadata=info.metadata,
     )
-    part_size = max(WHOLE_UP_TO, -(-size // MAX_PARTS))
-    waiting = iter(enumerate(range(0, size, part_size), 1))
-    etags: dict[int, str] = {}
-    failed: list[CozyError] = []
-
-    async def work() -> None:
-        for number, start in waiting:
-            if failed:
-                return
-            stop = min(start + part_size, size)
-            try:
-                etags[number] = await caller.store(
-                    store.copy_part, bucket, target, upload_id, number, source, start, stop
-                )
-            except CozyError as exc:
-                failed.append(exc)
-
-    try:
-        async with trio.open_nursery() as nursery:
-            for _ in range(PARTS_AT_ONCE):
-                nursery.start_soon(work)
-        if failed:
-            raise failed[0]
-        return await caller.store(
-            store.complete_multipart, bucket, target, upload_id, sorted(etags.items())
-        )
-    except BaseException:
-        with trio.move_on_after(CLEANUP_S, shield=True):
-            try:
-                await caller.store(store.abort_multipart, bucket, target, upload_id)
-            except CozyError as exc:
-                log.warning("an unfinished copy could not be aborted: %s", exc)
-        raise

@@ -5,14 +5,18 @@ Everything in the vfs that touches the network goes through here.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, NamedTuple
 
+from cozyfs.errors import CozyError
 from cozyfs.store.keys import object_key
 
 if TYPE_CHECKING:
     from cozyfs.store.base import Store
     from cozyfs.threads import Caller
     from cozyfs.values import Inode
+
+log = logging.getLogger(__name__)
 
 
 class ObjectRef(NamedTuple):
@@ -44,3 +48,11 @@ class Objects:
         # The MD5 in the index is that of the whole content; a sparse object is another string.
         md5 = inode.md5 if inode.extents is None else None
         return ObjectRef(self.key(inode.content_doc_id, inode.internal_id), inode.stored, md5)
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        """Have the store drop the parts of a multipart upload under *key* that will not be
+        completed. A failure is logged and no more: the next mount asks for what was left."""
+        try:
+            await self.caller.store(self.store.abort_multipart, self.bucket, key, upload_id)
+        except CozyError as exc:
+            log.warning("an unfinished upload could not be aborted: %s", exc)

@@ -159,15 +159,7 @@ class StreamUpload:
         """Leave nothing behind; best effort."""
         await self.all_done()
         if self.upload_id is not None:
-            try:
-                await self._objects.caller.store(
-                    self._objects.store.abort_multipart,
-                    self._objects.bucket,
-                    self.key,
-                    self.upload_id,
-                )
-            except CozyError as exc:
-                log.warning("an unfinished upload could not be aborted: %s", exc)
+            await self._objects.abort_upload(self.key, self.upload_id)
 
     async def _send(self, part: Part, before: trio.Event | None, mine: trio.Event | None) -> None:
         objects = self._objects

@@ -16,27 +16,24 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import trio
-
-from cozyfs.errors import CozyError, NotSupported
+from cozyfs.errors import NotSupported
 from cozyfs.store.base import MAX_PUT_SIZE
 from cozyfs.store.body import PiecesBody, md5_of
 from cozyfs.store.multipart import part_size_at
 from cozyfs.values import Content
-from cozyfs.vfs import extents, parts
+from cozyfs.vfs import parts
+from cozyfs.vfs.layout import Layout
+from cozyfs.vfs.multipart import copied_part, upload_in_parts
 from cozyfs.vfs.pieces import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from cozyfs.store.base import Body
     from cozyfs.vfs.cache import BlockCache
     from cozyfs.vfs.draft import Draft, Target
+    from cozyfs.vfs.multipart import PartJob
     from cozyfs.vfs.objects import Objects
-    from cozyfs.vfs.parts import Slice
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +42,6 @@ INLINE = 256 << 10
 
 KEEP_IN_CACHE = 1 << 20
 """Bytes up to which what was written is kept for readers; more is likely not to be read."""
-
-SENDS_AT_ONCE = 4
 
 
 async def upload(draft: Draft, target: Target, objects: Objects, cache: BlockCache) -> Content:
@@ -58,47 +53,32 @@ async def upload(draft: Draft, target: Target, objects: Objects, cache: BlockCac
             size, md5 = ending.size, ending.md5
             return Content(stream.internal_id, size, size, md5, etag, doc_id=stream.doc_id)
         await draft.rebase()  # an attempt to end it sooner, whose outcome is not known
-    slices = draft.table.slice(0, draft.size)
-    layout = extents.of_data(
-        (start, stop) for start, stop, segment in slices if segment.kind is not Kind.HOLE
-    )
-    sparse = extents.worth_it(layout, draft.size)
-    trailer = b""
-    if sparse:
-        slices = [s for e in layout for s in draft.table.slice(e.start, e.start + e.length)]
-        trailer = extents.encode(layout)
-    content = None
-    if objects.can_copy and draft.base is not None:
-        planned = parts.plan(slices)
+    layout = Layout.of(draft.table)
+    # With a trailer, which is rare, that would need a part of its own.
+    if objects.can_copy and draft.base is not None and not layout.trailer:
+        planned = parts.plan(layout.slices)
         if planned is not None:
-            content = await _copy_and_send(draft, target, objects, cache, planned, trailer)
-    if content is None:
-        content = await _send_all(draft, target, objects, cache, sparse, layout, trailer)
-    return replace(content, doc_id=target.doc_id)
+            content = await _copy_and_send(draft, target, objects, cache, planned)
+            if content is not None:
+                return content
+    return await _send_all(draft, target, objects, cache, layout)
 
 
 async def _send_all(
-    draft: Draft,
-    target: Target,
-    objects: Objects,
-    cache: BlockCache,
-    sparse: bool,
-    layout: list[extents.Extent],
-    trailer: bytes,
+    draft: Draft, target: Target, objects: Objects, cache: BlockCache, layout: Layout
 ) -> Content:
     """Everything travels; clean bytes are fetched first."""
     if draft.base is not None:
         await draft.materialise(cache)
-    if sparse:
-        slices = [s for e in layout for s in draft.table.slice(e.start, e.start + e.length)]
-        body: Body = PiecesBody([draft.body(slices), trailer])
+        layout = Layout.of(draft.table)  # the same ranges, whose bytes are here now
+    if layout.trailer:
         described = {**target.metadata, "cozyfs-size": str(draft.size)}
-        described["cozyfs-trailer"] = str(len(trailer))
+        described["cozyfs-trailer"] = str(len(layout.trailer))
         target = target._replace(metadata=described)
-    else:
-        body = draft.body(draft.table.slice(0, draft.size))
+    body = _body(draft, layout)
+    md5: bytes | None = None
     if body.size > MAX_PUT_SIZE:
-        etag, md5 = await _send_parts(target, objects, body.size, draft, layout, trailer)
+        etag = await _send_parts(draft, target, objects, layout, body.size)
     else:
         payload: Body | bytes = body
         if body.size <= INLINE:
@@ -122,32 +102,26 @@ async def _send_all(
         target.internal_id,
         draft.size,
         body.size,
-        None if sparse else md5,
+        None if layout.trailer else md5,
         etag,
-        trailer if sparse else None,
+        layout.trailer or None,
+        doc_id=target.doc_id,
     )
 
 
 async def _send_parts(
-    target: Target,
-    objects: Objects,
-    size: int,
-    draft: Draft,
-    layout: list[extents.Extent],
-    trailer: bytes,
-) -> tuple[str, bytes | None]:
+    draft: Draft, target: Target, objects: Objects, layout: Layout, size: int
+) -> str:
     """A body larger than one PUT may be: parts of it side by side."""
-    slices = draft.table.slice(0, draft.size)
-    if trailer:
-        slices = [s for e in layout for s in draft.table.slice(e.start, e.start + e.length)]
-    jobs: list[Callable[[str, int], Awaitable[str]]] = []
+    jobs: list[PartJob] = []
     offset = 0
     while offset < size:
         length = min(part_size_at(offset), size - offset)
-        body = _window(draft, slices, trailer, offset, length)
-        jobs.append(_sender(objects, target.key, body))
+        jobs.append(_sender(objects, target.key, _body(draft, layout.window(offset, length))))
         offset += length
-    return await _multipart(target, objects, jobs), None
+    return await upload_in_parts(
+        objects, target.key, jobs, content_type=target.content_type, metadata=target.metadata
+    )
 
 
 async def _copy_and_send(
@@ -156,29 +130,28 @@ async def _copy_and_send(
     objects: Objects,
     cache: BlockCache,
     planned: list[parts.Copy | parts.Send],
-    trailer: bytes,
 ) -> Content | None:
     """Clean ranges by server-side copies; None when this server cannot."""
     base = draft.base
     assert base is not None
-    if trailer:
-        return None  # rare, and the trailer would need a part of its own
-    jobs: list[Callable[[str, int], Awaitable[str]]] = []
+    jobs: list[PartJob] = []
     for part in planned:
         if isinstance(part, parts.Copy):
-            jobs.append(_copier(objects, target.key, base.key, part))
+            jobs.append(copied_part(objects, target.key, base.key, part.start, part.stop))
         else:
             jobs.append(_fetcher(draft, objects, cache, target.key, part))
     try:
-        etag = await _multipart(target, objects, jobs)
+        etag = await upload_in_parts(
+            objects, target.key, jobs, content_type=target.content_type, metadata=target.metadata
+        )
     except NotSupported:
         log.info("this server cannot copy ranges of objects: changed files are sent whole")
         objects.can_copy = False
         return None
-    return Content(target.internal_id, draft.size, draft.size, None, etag)
+    return Content(target.internal_id, draft.size, draft.size, None, etag, doc_id=target.doc_id)
 
 
-def _sender(objects: Objects, key: str, body: Body) -> Callable[[str, int], Awaitable[str]]:
+def _sender(objects: Objects, key: str, body: Body) -> PartJob:
     async def send(upload_id: str, number: int) -> str:
         md5 = await objects.caller.disk(md5_of, body)
         return await objects.caller.store(
@@ -188,27 +161,9 @@ def _sender(objects: Objects, key: str, body: Body) -> Callable[[str, int], Awai
     return send
 
 
-def _copier(
-    objects: Objects, key: str, source: str, part: parts.Copy
-) -> Callable[[str, int], Awaitable[str]]:
-    async def copy(upload_id: str, number: int) -> str:
-        return await objects.caller.store(
-            objects.store.copy_part,
-            objects.bucket,
-            key,
-            upload_id,
-            number,
-            source,
-            part.start,
-            part.stop,
-        )
-
-    return copy
-
-
 def _fetcher(
     draft: Draft, objects: Objects, cache: BlockCache, key: str, part: parts.Send
-) -> Callable[[str, int], Awaitable[str]]:
+) -> PartJob:
     async def send(upload_id: str, number: int) -> str:
         pieces: list[bytes | bytearray | memoryview | Body] = []
         for start, stop, segment in part.slices:
@@ -223,59 +178,6 @@ def _fetcher(
     return send
 
 
-async def _multipart(
-    target: Target, objects: Objects, jobs: list[Callable[[str, int], Awaitable[str]]]
-) -> str:
-    """Run *jobs* as the parts of one upload, a few at a time; abort it when one fails."""
-    store, caller, bucket = objects.store, objects.caller, objects.bucket
-    upload_id = await caller.store(
-        store.create_multipart,
-        bucket,
-        target.key,
-        content_type=target.content_type,
-        metadata=target.metadata,
-    )
-    etags: dict[int, str] = {}
-    failed: list[CozyError | OSError] = []
-    numbered = iter(enumerate(jobs, 1))
-
-    async def work() -> None:
-        for number, job in numbered:
-            if failed:
-                return
-            try:
-                etags[number] = await job(upload_id, number)
-            except (CozyError, OSError) as exc:  # OSError: the disk under the staging file
-                failed.append(exc)
-
-    try:
-        async with trio.open_nursery() as nursery:
-            for _ in range(min(SENDS_AT_ONCE, len(jobs))):
-                nursery.start_soon(work)
-        if failed:
-            raise failed[0]
-        return await caller.store(
-            store.complete_multipart, bucket, target.key, upload_id, sorted(etags.items())
-        )
-    except BaseException:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
-            try:
-                await caller.store(store.abort_multipart, bucket, target.key, upload_id)
-            except CozyError as exc:
-                log.warning("an unfinished upload could not be aborted: %s", exc)
-        raise
-
-
-def _window(draft: Draft, slices: list[Slice], trailer: bytes, offset: int, length: int) -> Body:
-    """``[offset, offset + length)`` of the slices laid end to end, then the trailer."""
-    wanted: list[Slice] = []
-    position = 0
-    for start, stop, segment in slices:
-        first = max(offset - position, 0)
-        last = min(offset + length - position, stop - start)
-        if first < last:
-            wanted.append((start + first, start + last, segment))
-        position += stop - start
-    first, last = max(offset - position, 0), min(offset + length - position, len(trailer))
-    tail = trailer[first:last] if first < last else b""
-    return PiecesBody([draft.body(wanted), tail])
+def _body(draft: Draft, layout: Layout) -> Body:
+    body = draft.body(layout.slices)
+    return PiecesBody([body, layout.trailer]) if layout.trailer else body

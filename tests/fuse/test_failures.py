@@ -62,6 +62,19 @@ def content(mount, path="f"):
     return sh('cat "$1"', mount / path)
 
 
+def with_an_unstored_file(mounts, proxy):
+    """A mount whose server is gone: the content of ``f``, new, is on this machine only."""
+    mounts.expected = OUTAGE
+    mount = start(mounts)
+    proxy.refuse()
+    assert saved(mount, "new") == "Input/output error"
+    return mount
+
+
+def until_stored(mount):
+    eventually(lambda: mount.status()["failed_files"] == 0)
+
+
 def test_a_file_that_cannot_be_stored_is_kept_and_stored_when_the_server_is_back(mounts, proxy):
     mounts.expected = OUTAGE
     mount = start(mounts)
@@ -77,7 +90,7 @@ def test_a_file_that_cannot_be_stored_is_kept_and_stored_when_the_server_is_back
     assert sh('getfattr --only-values -n user.cozy.state "$1/f"', mount.path) == "failed"
 
     proxy.restore()
-    eventually(lambda: mount.status()["failed_files"] == 0)
+    until_stored(mount)
     assert mount.status()["pending_files"] == 0
     mount.kill()
     with mounts.mounted() as again:
@@ -96,7 +109,7 @@ def test_the_old_content_stays_in_the_store_until_the_new_one_is_there(mounts, p
     with mounts.mounted("--read-only", create=False) as again:
         assert content(again) == "old content"
     with mounts.mounted() as again:
-        eventually(lambda: again.status()["failed_files"] == 0)
+        until_stored(again)
         assert content(again) == "new"
 
 
@@ -113,7 +126,7 @@ def test_what_was_kept_survives_kill_9_and_is_stored_by_the_next_mount(mounts, p
     proxy.restore()
     again = start(mounts, path=mount.path)
     sh('cmp "$1/f" "$2"', again.path, local)
-    eventually(lambda: again.status()["failed_files"] == 0)
+    until_stored(again)
     again.kill()
     with mounts.mounted(path=mount.path) as third:
         sh('cmp "$1/f" "$2"', third.path, local)
@@ -156,7 +169,7 @@ def test_a_server_that_is_silent_is_given_up_like_one_that_is_gone(mounts, proxy
     proxy.refuse()  # ends what is silent
     proxy.play([])
     proxy.restore()
-    eventually(lambda: mount.status()["failed_files"] == 0)
+    until_stored(mount)
 
 
 def test_an_outage_shorter_than_the_timeout_is_not_noticed(mounts, proxy):
@@ -220,10 +233,7 @@ def test_with_a_failure_now_and_then_no_byte_is_wrong(mounts, proxy, outside):
 
 
 def test_an_unmount_waits_for_the_server(mounts, proxy):
-    mounts.expected = OUTAGE
-    mount = start(mounts)
-    proxy.refuse()
-    assert saved(mount, "new") == "Input/output error"
+    mount = with_an_unstored_file(mounts, proxy)
     mount.signal(signal.SIGTERM)
     eventually(lambda: "a signal gives up" in mount.log)
     assert mount.running
@@ -236,10 +246,7 @@ def test_an_unmount_waits_for_the_server(mounts, proxy):
 
 
 def test_a_second_signal_gives_up_waiting_and_the_next_mount_stores_the_rest(mounts, proxy):
-    mounts.expected = OUTAGE
-    mount = start(mounts)
-    proxy.refuse()
-    assert saved(mount, "new") == "Input/output error"
+    mount = with_an_unstored_file(mounts, proxy)
     mount.signal(signal.SIGTERM)
     eventually(lambda: "a signal gives up" in mount.log)
     mount.signal(signal.SIGTERM)
@@ -249,17 +256,14 @@ def test_a_second_signal_gives_up_waiting_and_the_next_mount_stores_the_rest(mou
 
     proxy.restore()
     again = start(mounts)
-    eventually(lambda: again.status()["failed_files"] == 0)
+    until_stored(again)
     again.kill()
     with mounts.mounted(path=again.path) as third:
         assert content(third) == "new"
 
 
 def test_after_fusermount_one_signal_gives_up_waiting(mounts, proxy):
-    mounts.expected = OUTAGE
-    mount = start(mounts)
-    proxy.refuse()
-    assert saved(mount, "new") == "Input/output error"
+    mount = with_an_unstored_file(mounts, proxy)
     sh('fusermount3 -u "$1"', mount.path)
     eventually(lambda: "a signal gives up" in mount.log)
     assert mount.running
@@ -267,15 +271,12 @@ def test_after_fusermount_one_signal_gives_up_waiting(mounts, proxy):
     mount.wait(10)
     proxy.restore()
     again = start(mounts)
-    eventually(lambda: again.status()["failed_files"] == 0)
+    until_stored(again)
     assert content(again) == "new"
 
 
 def test_umount_says_that_content_is_not_stored_and_stays_mounted(mounts, proxy):
-    mounts.expected = OUTAGE
-    mount = start(mounts)
-    proxy.refuse()
-    assert saved(mount, "new") == "Input/output error"
+    mount = with_an_unstored_file(mounts, proxy)
     done = mounts.cozyfs("umount", mount.path)
     assert done.code == 1
     assert "could not be stored" in done.err
@@ -285,10 +286,7 @@ def test_umount_says_that_content_is_not_stored_and_stays_mounted(mounts, proxy)
 
 
 def test_a_file_removed_after_its_upload_failed_is_given_up(mounts, proxy):
-    mounts.expected = OUTAGE
-    mount = start(mounts)
-    proxy.refuse()
-    assert saved(mount, "new") == "Input/output error"
+    mount = with_an_unstored_file(mounts, proxy)
     sh('rm "$1/f"', mount.path)
     eventually(lambda: mount.status()["pending_files"] == 0)
     proxy.restore()

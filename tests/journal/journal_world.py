@@ -13,6 +13,7 @@ from failing_store import FailingStore
 
 from cozyfs.errors import ChecksumMismatch, StoreUnavailable
 from cozyfs.index import JOURNALED_TABLES, Index
+from cozyfs.index.snapshot import read_snapshot, write_snapshot
 from cozyfs.journal import Follower, JournalObjects, JournalWriter, Owner, Snapshotter, take
 from cozyfs.threads import Caller
 from cozyfs.values import Content
@@ -74,11 +75,12 @@ class Site:
         return self.opened(path)
 
     def copied(self, index, name):
-        """A replica as far as *index* is now."""
-        copy = self.twin(index, name)
-        copy.undo_outbox()
-        copy.stop_recording()
-        return copy
+        """A replica as far as the journal of *index* is now, as a snapshot gives it."""
+        path = self.folder / f"{name}.sqlite"
+        snapshot = self.folder / f"{name}.snapshot"
+        write_snapshot(Path(index.connection.filename), snapshot, created_ns=T0)
+        read_snapshot([snapshot.read_bytes()], path)
+        return self.opened(path)
 
     def twin(self, index, name):
         """A copy of the file as it is now, with all that it holds."""

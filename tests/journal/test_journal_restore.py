@@ -47,7 +47,7 @@ async def test_the_newest_snapshot_and_the_journal_after_it_give_the_tree(writte
     assert index.position == written.index.position == restored.position
     assert (restored.snapshot, restored.applied) == ((1, 4), 2)
     assert (restored.problems, restored.is_complete) == ((), True)
-    assert index.outbox_size() == (0, 0)
+    assert index.take_outbox(1) is None
     assert not index.is_recording
 
 

@@ -6,6 +6,7 @@ shows or the draft does, what was written stays readable, and it is stored once 
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 import pytest
@@ -122,13 +123,41 @@ async def until_stored(fs):
     assert fs.files.failed == 0
 
 
-async def changed_with_a_failure(world, fs, ino, way, call, nth, **how):
-    """The file changed and closed while *call* fails; the handle, still open."""
+async def changed_with_a_failure(world, fs, way, call, nth, **how):
+    """A file with OLD in the store, changed and flushed while *call* fails: its inode number, and
+    the handle, still open."""
+    ino = await old_file(fs)
     world.store.fail(call, nth=nth, times=1000, **how)
     handle = await way.change(fs, ino)
     with pytest.raises(UploadFailed):
         await fs.files.flush(handle.fh)
-    return handle
+    return ino, handle
+
+
+async def streamed(fs, name=b"f"):
+    """(inode, handle) of a new file that LONG was written to, most of it sent already."""
+    inode, handle = create(fs, name)
+    await write_all(fs, handle, LONG, step=4 * KIB)
+    return inode, handle
+
+
+async def completed_without_an_answer(world, fs):
+    """(inode, handle) of a streamed file after its flush: the object is there, nobody was told."""
+    inode, handle = await streamed(fs)
+    world.store.fail("complete_multipart", applied=True)
+    with pytest.raises(UploadFailed):
+        await fs.files.flush(handle.fh)
+    return inode, handle
+
+
+async def closed_and_not_stored(world, fs):
+    """The inode of a new file whose content is on this machine only."""
+    inode, handle = create(fs, b"f")
+    world.store.fail("put")
+    await fs.files.write(handle.fh, 0, b"data")
+    with pytest.raises(UploadFailed):
+        await close(fs, handle)
+    return inode
 
 
 @pytest.mark.parametrize("way", WAYS, ids=repr)
@@ -147,10 +176,8 @@ async def test_a_failed_upload_is_told_kept_readable_and_stored_later(
     small, world, way, call, nth
 ):
     async with world.mount(write_buffer=way.write_buffer, cache_size=8 * KIB) as fs:
-        ino = await old_file(fs)
-        old_id = fs.index.get(ino).internal_id
-        handle = await changed_with_a_failure(world, fs, ino, way, call, nth)
-        assert fs.index.get(ino).internal_id == old_id
+        ino, handle = await changed_with_a_failure(world, fs, way, call, nth)
+        assert fs.index.get(ino).md5 == hashlib.md5(OLD).digest()
         assert fs.files.state(ino) == "failed"
         assert fs.get(ino).size == len(way.content)
         assert [row[0] for row in fs.index.drafts()] == [ino]
@@ -166,8 +193,7 @@ async def test_a_failed_upload_is_told_kept_readable_and_stored_later(
 @pytest.mark.parametrize(("way", "call", "nth"), FAILURES)
 async def test_a_failed_upload_outlives_the_process(small, world, way, call, nth):
     async with world.mount(write_buffer=way.write_buffer, cache_size=8 * KIB) as fs:
-        ino = await old_file(fs)
-        await changed_with_a_failure(world, fs, ino, way, call, nth)
+        ino, _ = await changed_with_a_failure(world, fs, way, call, nth)
         queued = fs.index.pending_deletions()
     world.store.mend()
     async with world.mount(cache_size=8 * KIB) as fs:
@@ -184,8 +210,7 @@ async def test_what_was_kept_is_readable_after_a_restart_before_it_is_stored(
     small, world, way, call, nth
 ):
     async with world.mount(write_buffer=way.write_buffer, cache_size=8 * KIB) as fs:
-        ino = await old_file(fs)
-        await changed_with_a_failure(world, fs, ino, way, call, nth)
+        ino, _ = await changed_with_a_failure(world, fs, way, call, nth)
     world.store.mend()
     async with world.mount(cache_size=8 * KIB) as fs:
         assert await read_file(fs, ino) == way.content
@@ -199,8 +224,7 @@ async def test_a_writer_goes_on_after_a_failed_flush(small, world, way, call, nt
     """Appends after the failure, then a close that works."""
     more = pattern(40 * KIB, 7)
     async with world.mount(write_buffer=way.write_buffer) as fs:
-        ino = await old_file(fs)
-        handle = await changed_with_a_failure(world, fs, ino, way, call, nth)
+        ino, handle = await changed_with_a_failure(world, fs, way, call, nth)
         world.store.mend()
         await write_all(fs, handle, more, offset=len(way.content), step=4 * KIB)
         await close(fs, handle)
@@ -214,8 +238,7 @@ APPLIED = [p for p in FAILURES if p.values[1] not in ("get", "create_multipart")
 @pytest.mark.parametrize(("way", "call", "nth"), APPLIED)
 async def test_a_lost_answer_leaves_no_object_that_nobody_knows(small, world, way, call, nth):
     async with world.mount(write_buffer=way.write_buffer) as fs:
-        ino = await old_file(fs)
-        handle = await changed_with_a_failure(world, fs, ino, way, call, nth, applied=True)
+        ino, handle = await changed_with_a_failure(world, fs, way, call, nth, applied=True)
         world.store.mend()
         await close(fs, handle)
         await until_stored(fs)
@@ -225,11 +248,7 @@ async def test_a_lost_answer_leaves_no_object_that_nobody_knows(small, world, wa
 
 async def test_a_file_whose_completed_upload_was_not_answered_can_be_appended_to(small, world):
     async with world.mount() as fs:
-        inode, handle = create(fs, b"f")
-        await write_all(fs, handle, LONG, step=4 * KIB)
-        world.store.fail("complete_multipart", applied=True)
-        with pytest.raises(UploadFailed):
-            await fs.files.flush(handle.fh)
+        inode, handle = await completed_without_an_answer(world, fs)
         await fs.files.write(handle.fh, len(LONG), b"and more")
         await fs.files.write(handle.fh, 3, b"and before")
         await close(fs, handle)
@@ -240,11 +259,7 @@ async def test_a_file_whose_completed_upload_was_not_answered_can_be_appended_to
 
 async def test_a_completed_upload_that_was_not_answered_is_found_after_a_restart(small, world):
     async with world.mount() as fs:
-        inode, handle = create(fs, b"f")
-        await write_all(fs, handle, LONG, step=4 * KIB)
-        world.store.fail("complete_multipart", applied=True)
-        with pytest.raises(UploadFailed):
-            await fs.files.flush(handle.fh)
+        inode, _ = await completed_without_an_answer(world, fs)
     async with world.mount() as fs:
         await until_stored(fs)
         assert await read_file(fs, inode.ino) == LONG
@@ -253,11 +268,7 @@ async def test_a_completed_upload_that_was_not_answered_is_found_after_a_restart
 
 async def test_a_truncated_file_leaves_no_completed_upload_behind(small, world):
     async with world.mount() as fs:
-        inode, handle = create(fs, b"f")
-        await write_all(fs, handle, LONG, step=4 * KIB)
-        world.store.fail("complete_multipart", applied=True)
-        with pytest.raises(UploadFailed):
-            await fs.files.flush(handle.fh)
+        inode, handle = await completed_without_an_answer(world, fs)
         await fs.files.truncate(inode.ino, 0, USER)
         await close(fs, handle)
         assert await read_file(fs, inode.ino) == b""
@@ -266,8 +277,7 @@ async def test_a_truncated_file_leaves_no_completed_upload_behind(small, world):
 
 async def test_parts_that_the_server_lost_are_told_never_silent(small, world):
     async with world.mount() as fs:
-        inode, handle = create(fs, b"f")
-        await write_all(fs, handle, LONG, step=4 * KIB)
+        inode, handle = await streamed(fs)
         stream = handle.node.draft.stream
         await stream.all_done()
         world.store.lose_uploads(BUCKET)
@@ -285,8 +295,7 @@ async def test_one_failure_that_is_mended_in_time_is_not_noticed(small, world):
         for call in ("create_multipart", "upload_part", "complete_multipart", "put"):
             world.store.fail(call)
             world.store.fail(call, nth=2, applied=call != "create_multipart")
-        inode, handle = create(fs, b"f")
-        await write_all(fs, handle, LONG, step=4 * KIB)
+        inode, handle = await streamed(fs)
         await close(fs, handle)
         assert await read_file(fs, inode.ino) == LONG
         assert await read_file(fs, await new_file(fs, b"g", b"small")) == b"small"
@@ -296,9 +305,8 @@ async def test_one_failure_that_is_mended_in_time_is_not_noticed(small, world):
 async def test_a_retry_that_is_killed_has_lost_nothing(small, world):
     """Parts that arrive in a retry do not give up the staged bytes that the record names."""
     async with world.mount(write_buffer=2 * KIB) as fs:
-        inode, handle = create(fs, b"f")
         world.store.fail("upload_part", nth=3, times=1000)
-        await write_all(fs, handle, LONG, step=4 * KIB)
+        inode, handle = await streamed(fs)
         with pytest.raises(UploadFailed):
             await fs.files.flush(handle.fh)
         await close_quietly(fs, handle)
@@ -322,6 +330,22 @@ async def close_quietly(fs, handle):
     ino = handle.node.ino
     await fs.files.release(handle.fh)
     fs.released(ino)
+
+
+@pytest.mark.parametrize("hole", [0, 512 * KIB], ids=["dense", "sparse"])
+async def test_a_body_larger_than_one_put_may_be_travels_in_parts(small, world, monkeypatch, hole):
+    monkeypatch.setattr("cozyfs.vfs.upload.MAX_PUT_SIZE", 64 * KIB)
+    async with world.mount() as fs:
+        inode, handle = create(fs, b"f")
+        half = len(LONG) // 2
+        await write_all(fs, handle, LONG[half:], offset=half + hole)  # not a stream
+        await write_all(fs, handle, LONG[:half])
+        await close(fs, handle)
+        assert world.store.calls["put"] == 0
+        assert world.store.calls["upload_part"] == 11
+        assert await read_file(fs, inode.ino) == LONG[:half] + bytes(hole) + LONG[half:]
+        assert (fs.index.get(inode.ino).extents is None) == (hole == 0)
+        world.check(fs)
 
 
 async def test_a_server_that_cannot_copy_ranges_is_asked_once(small, world):
@@ -353,11 +377,7 @@ async def test_a_file_replaced_while_its_upload_failed_is_stored_as_it_is_now(sm
 
 async def test_a_file_unlinked_while_it_is_stored_leaves_nothing(small, world):
     async with world.mount() as fs:
-        inode, handle = create(fs, b"f")
-        await fs.files.write(handle.fh, 0, b"data")
-        world.store.fail("put")
-        with pytest.raises(UploadFailed):
-            await close(fs, handle)
+        inode = await closed_and_not_stored(world, fs)
         gate = world.store.gate("put")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fs.files.retry_failed)
@@ -371,11 +391,7 @@ async def test_a_file_unlinked_while_it_is_stored_leaves_nothing(small, world):
 
 async def test_a_failed_file_that_is_unlinked_is_forgotten(small, world):
     async with world.mount() as fs:
-        _, handle = create(fs, b"f")
-        world.store.fail("put")
-        await fs.files.write(handle.fh, 0, b"data")
-        with pytest.raises(UploadFailed):
-            await close(fs, handle)
+        await closed_and_not_stored(world, fs)
         fs.unlink(ROOT_INO, b"f")
         await world.settled()
         world.check(fs)
@@ -383,9 +399,8 @@ async def test_a_failed_file_that_is_unlinked_is_forgotten(small, world):
 
 async def test_keeping_all_makes_drafts_outlive_the_process_without_the_store(small, world):
     async with world.mount() as fs:
-        _, a = create(fs, b"a")
+        _, a = await streamed(fs, b"a")
         _, b = create(fs, b"b")
-        await write_all(fs, a, LONG, step=4 * KIB)
         await fs.files.write(b.fh, 0, b"short")
         world.store.fail_always("put", "complete_multipart", error=StoreUnavailable("down"))
         await fs.files.keep_all()
