@@ -72,7 +72,7 @@ class World:
             str(source),
         )
 
-    def keys(self, prefix=""):
+    def stored_keys(self, prefix=""):
         return [info.key for info in self.store.list(self.bucket, prefix)]
 
     async def content(self, name, version="1.2.3", slug="drive"):

@@ -33,7 +33,7 @@ async def test_a_version_is_there_once_it_is_committed(world):
     assert await copier.exist() is False
     await copier.commit()
 
-    assert world.keys() == ["drive/1.2.3.cozy-installed", "drive/1.2.3/index.html"]
+    assert world.stored_keys() == ["drive/1.2.3.cozy-installed", "drive/1.2.3/index.html"]
     assert await world.copier().exist() is True
     assert await world.copier().start() is True
 
@@ -41,7 +41,7 @@ async def test_a_version_is_there_once_it_is_committed(world):
 async def test_the_shasum_is_a_part_of_the_keys(world):
     await (await copied(world, {"a": b"1"}, shasum="abc123")).commit()
 
-    assert world.keys() == ["drive/1.2.3-abc123.cozy-installed", "drive/1.2.3-abc123/a"]
+    assert world.stored_keys() == ["drive/1.2.3-abc123.cozy-installed", "drive/1.2.3-abc123/a"]
     assert await world.copier().exist() is False
 
 
@@ -90,7 +90,7 @@ async def test_the_type_comes_from_the_extension_or_else_from_the_content(
 )
 async def test_names_are_stored_in_their_shortest_form(world, given, stored):
     await copied(world, {given: b"1"})
-    assert world.keys() == [f"drive/1.2.3/{stored}"]
+    assert world.stored_keys() == [f"drive/1.2.3/{stored}"]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ async def test_names_that_no_file_can_have_are_refused_and_store_nothing(world, 
     await copier.start()
     with pytest.raises(AppRefused, match=message):
         await copier.copy(file_of(name, b"x"))
-    assert world.keys() == []
+    assert world.stored_keys() == []
 
 
 @pytest.mark.parametrize("version", ["", "..", "1/2", "1.0.cozy-installed", "1.tgz", "a b", ".1"])
@@ -147,7 +147,7 @@ async def test_a_file_that_is_not_as_long_as_it_says_is_refused(world, size):
 async def test_abort_leaves_nothing(world):
     copier = await copied(world, {"a": b"1", "b/c": b"2"})
     await copier.abort()
-    assert world.keys() == []
+    assert world.stored_keys() == []
 
 
 async def test_abort_removes_a_file_whose_answer_was_lost(world):
@@ -158,7 +158,7 @@ async def test_abort_removes_a_file_whose_answer_was_lost(world):
         await copier.copy(file_of("b", b"2"))
     failing.mend()
     await copier.abort()
-    assert world.keys() == []
+    assert world.stored_keys() == []
 
 
 async def test_abort_of_a_loser_leaves_what_another_completed(world):
@@ -183,7 +183,7 @@ async def test_what_a_killed_install_left_is_replaced_or_removed(world):
     world.store.put(world.bucket, "drive/1.2.3.tgz", b"old")
     await (await copied(world, {"a": b"new"})).commit()
 
-    assert world.keys() == ["drive/1.2.3.cozy-installed", "drive/1.2.3/a"]
+    assert world.stored_keys() == ["drive/1.2.3.cozy-installed", "drive/1.2.3/a"]
     assert await world.content("a") == b"new"
 
 
@@ -257,4 +257,4 @@ async def test_a_cancelled_copy_can_be_aborted(world):
         nursery.cancel_scope.cancel()
         gate.open()
     await copier.abort()
-    assert world.keys() == []
+    assert world.stored_keys() == []

@@ -11,10 +11,19 @@ import re
 import time
 from contextlib import closing, contextmanager
 from typing import IO, TYPE_CHECKING
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import (
+    HTTPError,
+    LocationValueError,
+    MaxRetryError,
+    NewConnectionError,
+    ProtocolError,
+    ResponseError,
+    SSLError,
+    TimeoutError,
+)
 
 from cozyfs.errors import AppRefused, CozyError, UsageError
 from cozyfs.side.apps.encoding import PIECE_SIZE, temporary_file, write_all
@@ -91,15 +100,14 @@ def _fetched(url: str, shown: str, timeout_s: float) -> Iterator[bytes]:
                 if time.monotonic() > deadline:
                     raise CozyError(f"{shown} cannot be fetched within {timeout_s:.0f} seconds")
     except HTTPError as exc:
-        reason = type(exc.__cause__ or exc).__name__
-        raise CozyError(f"{shown} cannot be fetched: {_reason(exc)} ({reason})") from exc
+        raise CozyError(f"{shown} cannot be fetched: {_reason(exc)}") from exc
 
 
 def _answer(pool: urllib3.PoolManager, url: str, silence_s: float) -> BaseHTTPResponse:
     parts = urlsplit(url)
     headers = {"Accept-Encoding": "identity", "User-Agent": "cozyfs"}
     if parts.username is not None:
-        user = f"{parts.username}:{parts.password or ''}"
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers |= urllib3.make_headers(basic_auth=user)
     return pool.request(
         "GET",
@@ -112,11 +120,17 @@ def _answer(pool: urllib3.PoolManager, url: str, silence_s: float) -> BaseHTTPRe
     )
 
 
-def _reason(exc: HTTPError) -> str:
-    if isinstance(exc, urllib3.exceptions.TimeoutError):
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, MaxRetryError) and exc.reason is not None:
+        exc = exc.reason
+    if isinstance(exc, ResponseError):
+        return "too many redirects"
+    if isinstance(exc, TimeoutError) and not isinstance(exc, NewConnectionError):
         return "the server does not answer in time"
-    if isinstance(exc, urllib3.exceptions.IncompleteRead | urllib3.exceptions.ProtocolError):
+    if isinstance(exc, ProtocolError):
         return "the connection was cut"
-    if isinstance(exc, urllib3.exceptions.LocationValueError):
+    if isinstance(exc, SSLError):
+        return "the server's certificate is not accepted, or it does not speak TLS"
+    if isinstance(exc, LocationValueError):
         return "the URL is not valid"
     return "no connection"

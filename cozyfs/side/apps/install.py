@@ -59,14 +59,15 @@ async def install(
         version, shasum = _version(opened, kind)
         copier = Copier(store, caller, bucket_prefix, kind, slug, version, shasum)
         copied = await _store_files(copier, opened)
+        at = now()
         document = AppDocument(
             slug=slug,
             source=opened.location,
             state=READY,
             version=version,
             checksum=shasum,
-            created_at=now(),
-            updated_at=now(),
+            created_at=at,
+            updated_at=at,
         )
         document = await _remember(documents, document)
         sizes = opened.files.sizes

@@ -22,6 +22,7 @@ from cozyfs.side.apps.contents import (
     check_manifest_size,
     check_no_file_is_a_folder,
 )
+from cozyfs.side.apps.encoding import PIECE_SIZE
 from cozyfs.side.apps.layout import check_name
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ def _entries(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     file.seek(tar.offset)
     if file.read(len(_END)) != _END:
         raise AppRefused("the archive is cut off, or damaged")
+    while file.read(PIECE_SIZE):  # gzip has its checksum at the end
+        pass
 
 
 @contextmanager

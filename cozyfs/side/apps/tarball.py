@@ -78,17 +78,16 @@ async def _build(files: AppFiles, slug: str, version: str, target: IO[bytes]) ->
     disk = files.caller.disk
     # Buffered, since gzip does not look at how much was written.
     with (
+        no_space(),
         await disk(open, target.fileno(), "wb", closefd=False) as buffered,
         tarfile.open(fileobj=buffered, mode="w:gz") as tar,
     ):
         for stored in await files.list(slug, version):
             with temporary_file() as content, content:
                 await _spool(await files.open(slug, version, stored.name), content)
-                with no_space():
-                    await disk(_add, tar, stored.name, content)
-        with no_space():
-            await disk(tar.close)
-            await disk(buffered.flush)
+                await disk(_add, tar, stored.name, content)
+        await disk(tar.close)
+        await disk(buffered.flush)
 
 
 async def _spool(file: AppFile, target: IO[bytes]) -> None:
