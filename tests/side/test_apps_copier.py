@@ -14,6 +14,7 @@ from cozyfs.errors import (
     InvalidRequest,
     NotFound,
     ObjectNotFound,
+    StoreError,
     StoreUnavailable,
     UsageError,
 )
@@ -171,7 +172,7 @@ async def test_abort_of_a_loser_leaves_what_another_completed(world):
 async def test_an_abort_that_fails_leaves_files_that_nobody_sees(world, caplog):
     failing = FailingStore(world.store)
     copier = await copied(world.with_store(failing), {"a": b"1"})
-    failing.fail_always("delete_many")
+    failing.fail_always("delete_prefix")
     await copier.abort()
     assert "failed install of drive/1.2.3" in caplog.text
     with pytest.raises(NotFound):
@@ -185,6 +186,37 @@ async def test_what_a_killed_install_left_is_replaced_or_removed(world):
 
     assert world.stored_keys() == ["drive/1.2.3.cozy-installed", "drive/1.2.3/a"]
     assert await world.content("a") == b"new"
+
+
+async def test_leftovers_in_the_way_of_a_file_are_gone_at_the_second_try(world):
+    await copied(world, {"a/b": b"old"})  # and then it was killed
+    copier = world.copier()
+    await copier.start()
+    try:
+        await copier.copy(file_of("a", b"new"))
+    except StoreError:  # in a local folder, "a" is a folder now
+        await copier.abort()
+        await copied(world, {"a": b"new"})
+    copier = await copied(world, {"a": b"new"})
+    await copier.commit()
+    assert [file.name for file in await world.files.list("drive", "1.2.3")] == ["a"]
+
+
+async def test_two_that_install_the_same_at_once_both_succeed(world):
+    one = await copied(world, {"a": b"1", "b": b"2"})
+    two = await copied(world, {"b": b"2", "a": b"1"})
+    await one.commit()
+    await two.commit()
+    assert await world.content("a") == b"1"
+
+
+async def test_of_two_that_disagree_the_first_is_not_completed_with_the_others_files(world):
+    one = await copied(world, {"a": b"1"})
+    two = await copied(world, {"a": b"longer"})
+    with pytest.raises(CozyError, match="installed by another"):
+        await one.commit()
+    await two.commit()
+    assert await world.content("a") == b"longer"
 
 
 async def test_leftovers_of_other_versions_are_left_alone(world):

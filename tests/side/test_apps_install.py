@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -181,6 +182,18 @@ async def test_a_manifest_that_makes_no_sense_is_refused(world, content, message
     with pytest.raises(AppRefused) as caught:
         await world.install(world.tar({"manifest.webapp": content}))
     assert str(caught.value) == message
+
+
+async def test_who_cancels_does_not_wait_for_a_silent_server(world):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        async with trio.open_nursery() as nursery:
+            url = f"http://127.0.0.1:{server.getsockname()[1]}/a"
+            nursery.start_soon(world.install, url)
+            connection, _ = await trio.to_thread.run_sync(server.accept)
+            nursery.cancel_scope.cancel()
+        with connection:  # open until now
+            assert await world.documents.list() == []
 
 
 async def test_a_slug_is_checked_before_anything_is_fetched(world):

@@ -225,6 +225,7 @@ def test_a_folder_without_a_manifest_is_refused(folder):
         ("registry://drive/stable", "cannot be installed from registry://"),
         ("git://example.com/drive.git", "cannot be installed from git://"),
         ("file://example.com/x", "a file URL is file:///PATH"),
+        ("file:///x.tar#" + "0" * 64, "a file URL has no checksum"),
         ("http://", "has no host"),
         ("http://example.com:x/", "not valid"),
         ("https://example.com/x.tar#abc", "is not a SHA-256"),

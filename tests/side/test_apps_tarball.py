@@ -99,7 +99,7 @@ async def test_a_half_done_install_has_no_archive(world):
 
 async def test_a_full_temporary_disk_is_an_error_and_keeps_nothing(drive, monkeypatch):
     def full(**_):
-        return open("/dev/full", "r+b", buffering=0)  # noqa: SIM115  # closed by who asked
+        return open("/dev/full", "r+b", buffering=0)
 
     monkeypatch.setattr(encoding, "TemporaryFile", full)
     with pytest.raises(NoSpace):

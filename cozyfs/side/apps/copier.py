@@ -139,14 +139,17 @@ class Copier:
             )
 
     async def abort(self) -> None:
-        """Removes what was stored, unless another has completed the version meanwhile. What
-        fails here is logged only: without the marker, nobody sees the rest."""
+        """Removes what was stored, and what a killed install had left before, unless another
+        has completed the version meanwhile. What fails here is logged only: without the marker,
+        nobody sees the rest."""
         self._started = False
         with trio.move_on_after(_CLEANING_S, shield=True):
             try:
                 if self._written and not await self.exist():
-                    keys = list(self._written)
-                    await self._caller.store(self._store.delete_many, self._bucket, keys)
+                    # All, since a file that was left can be in the way of a folder.
+                    await self._caller.store(
+                        self._store.delete_prefix, self._bucket, f"{self._base}/"
+                    )
             except StoreError as exc:
                 log.warning("files of a failed install of %s were left: %s", self._base, exc)
 

@@ -13,6 +13,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import trio
+
 from cozyfs.errors import AppRefused, CorruptObject
 from cozyfs.side.apps.copier import Copier
 from cozyfs.side.apps.documents import READY, AppDocument, Documents, now
@@ -55,7 +57,12 @@ async def install(
     check_slug(slug)
     documents = Documents(store, caller, instance, kind)
     with ExitStack() as stack:
-        opened = await caller.disk(lambda: stack.enter_context(open_source(source, kind.manifest)))
+        # Not through the caller: who cancels does not wait for a download of a minute, whose
+        # thread then ends by itself.
+        opened = await trio.to_thread.run_sync(
+            lambda: stack.enter_context(open_source(source, kind.manifest)),
+            abandon_on_cancel=True,
+        )
         version, shasum = _version(opened, kind)
         copier = Copier(store, caller, bucket_prefix, kind, slug, version, shasum)
         copied = await _store_files(copier, opened)

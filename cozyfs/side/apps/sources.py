@@ -48,6 +48,8 @@ def _file_path(url: str) -> str:
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         raise UsageError(f"{url}: a file URL is file:///PATH")
+    if parts.fragment or parts.query:
+        raise UsageError(f"{url}: a file URL has no checksum; '#' and '?' in a path are %23, %3F")
     return unquote(parts.path)
 
 
