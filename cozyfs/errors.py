@@ -15,6 +15,7 @@
     +-- UploadFailed               a draft could not become an object; it is kept and retried
     +-- NoSpace                    the staging disk is full
     +-- InstanceError              an instance is unknown, exists already, or is in use
+    +-- AppRefused                 an app that cannot be installed as it is
     +-- JournalError               the tree and its journal in the store do not fit together
     |   +-- JournalDamaged  JournalDiverged
     +-- LeaseError                 who may write an instance
@@ -192,6 +193,12 @@ class NoSpace(CozyError):
 
 class InstanceError(CozyError):
     """An instance is unknown, exists already, is in use, or its index is elsewhere."""
+
+
+class AppRefused(CozyError):
+    """The source of an app is unsafe, damaged, too large, or not what it should be."""
+
+    errno = errno.EINVAL
 
 
 # ---- the journal and the lease
