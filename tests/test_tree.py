@@ -6,6 +6,7 @@ import stat
 
 import pytest
 import trio
+from failing_store import FailingStore
 
 from cozyfs import tree
 from cozyfs.errors import InstanceError, JournalDamaged, LeaseHeld, LeaseLost
@@ -161,6 +162,38 @@ async def test_a_second_writer_is_refused_while_the_first_renews(
             with refused(LeaseHeld, "--force-lease"):
                 async with writing(instance, store, machine("two")):
                     pass
+
+
+async def test_a_start_that_takes_longer_than_the_lease_keeps_it(
+    instance, store, machine, monkeypatch
+):
+    monkeypatch.setattr("cozyfs.journal.lease.GRACE_S", 0.5)
+    monkeypatch.setenv("COZYFS_LEASE_SECONDS", "2")
+    async with writing(instance, store, machine("one"), clean=False):
+        pass  # so that the next start looks for what it left
+    slow = FailingStore(store)
+    with trio.fail_after(30):
+        gate = slow.gate("list", nth=6)  # the one of the roll-forward
+        async with trio.open_nursery() as nursery:
+            opened = []
+
+            async def start():
+                opened.append(await open_writer(instance, slow, machine("one"), nursery))
+
+            nursery.start_soon(start)
+            await trio.to_thread.run_sync(gate.reached.wait, 10)
+            assert slow.log[-1][1][1] == f"{instance.db_prefix}/"
+            await trio.sleep(3)
+            with refused(LeaseHeld):
+                async with writing(instance, store, machine("two")):
+                    pass
+            gate.open()
+            while not opened:  # noqa: ASYNC110  nobody tells
+                await trio.sleep(0.01)
+            assert (opened[0].lease.state, opened[0].lease.epoch) == ("held", 2)
+            await opened[0].close()
+            opened[0].index.close()
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_writer_whose_lease_was_taken_is_told_so(instance, store, machine):
