@@ -10,7 +10,6 @@ before it answers requests.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -63,7 +62,7 @@ class Follower:
             self.note(await self._step_back())
             newer = await self._objects.journal_after(self.position)
         entries = history(newer)
-        async with contextlib.aclosing(self._objects.contents(entries)) as contents:
+        async with self._objects.contents(entries) as contents:
             async for _, data in contents:
                 if isinstance(data, ObjectNotFound):
                     raise JournalDamaged("a journal object is missing") from data

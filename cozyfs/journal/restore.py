@@ -139,7 +139,7 @@ class _Restore:
     async def _replay(self, index: Index, entries: list[Entry]) -> tuple[int, int]:
         """How many were applied, and when the last of them was made."""
         applied = created_ns = 0
-        async with contextlib.aclosing(self._objects.contents(entries)) as contents:
+        async with self._objects.contents(entries) as contents:
             async for entry, data in contents:
                 try:
                     if isinstance(data, Exception):
