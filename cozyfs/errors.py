@@ -17,7 +17,7 @@
     +-- InstanceError              an instance is unknown, exists already, or is in use
     +-- AppRefused                 an app that cannot be installed as it is
     +-- JournalError               the tree and its journal in the store do not fit together
-    |   +-- JournalDamaged  JournalDiverged
+    |   +-- JournalDamaged  JournalDiverged  JournalNewer
     +-- LeaseError                 who may write an instance
         +-- LeaseHeld  LeaseLost
 
@@ -214,6 +214,10 @@ class JournalDamaged(JournalError):
 
 class JournalDiverged(JournalError):
     """This machine has changes that were never stored, and another one has written since."""
+
+
+class JournalNewer(JournalError):
+    """A newer cozyfs has written what this one cannot read: nothing is damaged."""
 
 
 class LeaseError(CozyError):

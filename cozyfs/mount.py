@@ -28,6 +28,7 @@ from cozyfs.fuse.attributes import FOLLOWED_S, FOREVER_S, Presentation
 from cozyfs.fuse.errors import errors
 from cozyfs.fuse.invalidation import tell_kernel
 from cozyfs.fuse.operations import Operations
+from cozyfs.index import NO_CHANGES
 from cozyfs.requests import HANDLERS
 from cozyfs.threads import Caller
 from cozyfs.tree import ReaderTree, WriterTree, open_for_reading, open_for_writing
@@ -90,6 +91,7 @@ class MountOptions:
     journal_interval_s: float = 1.0
     refresh_s: float = 2.0  # of a read-only mount
     force_lease: bool = False
+    accept_loss: bool = False
     progress: Callable[[int, int], None] | None = None  # bytes restored, of how many
     notice: Callable[[str], None] = log.warning  # for people who wait for the mount
 
@@ -145,26 +147,33 @@ class _Mount:
                 options.instance, self._store, options.state, progress=options.progress
             )
             self._index = self._reader.index
-        else:
+            try:
+                await self._serve()
+            finally:
+                self._index.close()
+            return
+        async with trio.open_nursery() as keeper:  # of the lease, from before the start to the end
             self._writer = await open_for_writing(
                 options.instance,
                 self._store,
                 options.state,
                 options.mountpoint,
+                keeper,
                 journal_interval_s=options.journal_interval_s,
                 retention_s=options.retention_s,
                 force_lease=options.force_lease,
+                accept_loss=options.accept_loss,
                 progress=options.progress,
                 notice=options.notice,
             )
             self._index = self._writer.index
-        try:
-            await self._serve()
-        finally:
-            if self._writer is not None:
+            try:
+                await self._serve()
+            finally:
+                keeper.cancel_scope.cancel()
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
                     await self._writer.close()
-            self._index.close()
+                self._index.close()
 
     async def _serve(self) -> None:
         options = self._options
@@ -185,7 +194,6 @@ class _Mount:
                 confirm=self._confirm,
             )
             if self._writer is not None:
-                nursery.start_soon(self._writer.lease.keep)
                 nursery.start_soon(self._writer.writer.run)
                 nursery.start_soon(self._writer.snapshots.run)
                 nursery.start_soon(self._read_only_when_lost, self._writer)
@@ -260,7 +268,7 @@ class _Mount:
     async def _follow(self) -> None:
         assert self._reader is not None
         changes = await self._reader.refresh()
-        if changes is not None:
+        if changes != NO_CHANGES:
             await trio.to_thread.run_sync(tell_kernel, changes)
 
     async def _delete_due(self) -> None:

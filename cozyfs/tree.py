@@ -12,11 +12,11 @@ import os
 import secrets
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
+from cozyfs.catchup import begin_anew, catch_up, refusal, set_apart
 from cozyfs.errors import (
     CozyError,
     InstanceError,
@@ -30,16 +30,22 @@ from cozyfs.journal import (
     JournalObjects,
     JournalWriter,
     Lease,
+    Loss,
     Owner,
+    Rejoiner,
+    RestoredTo,
     Snapshotter,
     restore,
     rollforward,
     take,
 )
 from cozyfs.journal.lease import DURATION_S
+from cozyfs.journal.loss import measured
+from cozyfs.journal.restore import remove_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from cozyfs.index import Changes
     from cozyfs.journal.restore import Progress
@@ -108,27 +114,44 @@ class WriterTree:
 class ReaderTree:
     """A replica that follows the journal."""
 
-    def __init__(self, index: Index, follower: Follower) -> None:
+    def __init__(self, index: Index, follower: Follower, rejoiner: Rejoiner) -> None:
         self.index = index
         self.follower = follower
+        self.rejoiner = rejoiner
         self.failing_since: float | None = None
+        self.failure: str | None = None
 
-    async def refresh(self) -> Changes | None:
-        """What is new in the journal, applied; None when it could not be followed now."""
+    async def refresh(self) -> Changes:
+        """Apply what is new, as far as the bucket leads now; returns what a kernel may have
+        cached of it. Why it leads no further is in :meth:`status`."""
         try:
-            changes = await self.follower.refresh()
+            await self._advance()
         except CozyError as exc:
             if self.failing_since is None:
                 self.failing_since = time.time()
+            if self.failure != str(exc):
+                self.failure = str(exc)
                 log.warning("the tree cannot be followed: %s", exc)
-            return None
-        self.failing_since = None
-        return changes
+        else:
+            self.failing_since = self.failure = None
+        return self.follower.take_changes()
+
+    async def _advance(self) -> None:
+        try:
+            await self.follower.advance()
+        except JournalDamaged as damage:
+            try:
+                _, changes = await self.rejoiner.rejoin()
+            except JournalDamaged as exc:
+                raise JournalDamaged(f"{damage}; {exc}") from exc
+            self.follower.note(changes)
+            await self.follower.advance()  # that may have led a part of the way only
 
     def status(self) -> dict[str, object]:
         return {
             "journal_position": str(self.follower.position),
             "journal_failing_since": self.failing_since,
+            "journal_failure": self.failure,
         }
 
 
@@ -137,18 +160,21 @@ async def open_for_writing(
     store: Store,
     state: InstanceState,
     mountpoint: Path,
+    nursery: trio.Nursery,
     *,
     journal_interval_s: float,
     retention_s: float,
     force_lease: bool,
+    accept_loss: bool = False,
     progress: Progress | None = None,
     notice: Callable[[str], None] = log.warning,
 ) -> WriterTree:
-    """The tree, up to date and ours. Raises LeaseHeld, JournalDamaged, JournalDiverged,
-    InstanceError, StoreError."""
+    """The tree, up to date and ours: *nursery* keeps the lease from the moment that it is taken.
+    *accept_loss*: go on with what there is where the bucket is damaged. Raises LeaseHeld,
+    LeaseLost, JournalDamaged, JournalDiverged, InstanceError, StoreError."""
     objects = JournalObjects(store, instance.bucket, instance.db_prefix)
-    known_ns = await _ensure_tree(
-        instance, store, state, objects, may_create=True, progress=progress
+    known_ns, loss = await _ensure_tree(
+        instance, store, state, objects, accept_loss=accept_loss, progress=progress
     )
     index = Index.open(state.index_path)
     lease: Lease | None = None
@@ -165,19 +191,20 @@ async def open_for_writing(
                 f"waiting up to {seconds:.0f} s for the lease of {record.host} to expire"
             ),
         )
+        nursery.start_soon(lease.keep)
         ended = index.setting(_ENDED) is not None
         index.set_setting(_ENDED, None)
         if had_journal:
-            follower = Follower(index, objects)
             try:
-                await follower.refresh()
+                newest_ns, loss = await catch_up(
+                    index, state.index_path, objects, accept_loss=accept_loss
+                )
             except JournalDiverged as exc:
                 raise JournalDiverged(
                     f"{exc}: mount with another --state-dir; they stay in {state.directory}"
                 ) from exc
-            if follower.applied:
-                known_ns = follower.created_ns
-        elif await objects.highest_epoch():
+            known_ns = newest_ns or known_ns
+        elif loss is None and await objects.highest_epoch():
             raise JournalDamaged(
                 f"{instance.domain} has a journal in the store that the tree in"
                 f" {state.directory} knows nothing of"
@@ -187,8 +214,11 @@ async def open_for_writing(
             state.index_path, state.directory, objects, lease, retention_s=retention_s
         )
         await snapshots.ensure_first()
-        if not ended or known_ns is not None:
-            await _complete(index, objects, known_ns)
+        if loss:
+            set_apart(index, loss)
+        put_back = 0
+        if not ended or known_ns is not None or loss:
+            put_back = await _complete(index, objects, known_ns)
         writer = JournalWriter(
             index,
             objects,
@@ -196,6 +226,11 @@ async def open_for_writing(
             interval_s=journal_interval_s,
             on_stored=snapshots.journal_grew,
         )
+        if loss:
+            await begin_anew(writer, snapshots)
+            notice(f"lost: {loss}; {put_back} files that were stored then were put back")
+        if lease.lost.is_set():
+            lease.check()
     except BaseException:
         if lease is not None:  # nobody has to wait for one that is not used
             with trio.CancelScope(shield=True, deadline=trio.current_time() + RELEASE_S):
@@ -208,14 +243,17 @@ async def open_for_writing(
 async def open_for_reading(
     instance: Instance, store: Store, state: InstanceState, *, progress: Progress | None = None
 ) -> ReaderTree:
-    """A replica of the tree as the journal has it now. Raises as :func:`open_for_writing`."""
+    """A replica of the tree as the bucket has it now. Raises JournalDamaged, InstanceError,
+    StoreError."""
     objects = JournalObjects(store, instance.bucket, instance.db_prefix)
-    await _ensure_tree(instance, store, state, objects, may_create=False, progress=progress)
-    index = Index.open(state.index_path)
+    path = state.index_path
+    if not path.exists() and await _restore(instance, objects, path, progress) is None:
+        raise InstanceError(f"{instance.domain} has no tree yet: mount it for writing once")
+    index = Index.open(path)
     try:
         if index.position is None:
             raise InstanceError(f"{instance.domain} has no journal yet: mount it for writing once")
-        tree = ReaderTree(index, Follower(index, objects))
+        tree = ReaderTree(index, Follower(index, objects), Rejoiner(index, path, objects))
         await tree.refresh()  # as far as the journal leads: what is there is shown
     except BaseException:
         index.close()
@@ -229,38 +267,43 @@ async def _ensure_tree(
     state: InstanceState,
     objects: JournalObjects,
     *,
-    may_create: bool,
+    accept_loss: bool,
     progress: Progress | None,
-) -> int | None:
-    """See to it that there is an index; returns until when it knows the instance (nanoseconds),
-    if it was restored."""
+) -> tuple[int | None, Loss | None]:
+    """See to it that a writer has an index; returns until when it knows the instance
+    (nanoseconds) if it was restored, and what is lost if that is the whole tree."""
     path = state.index_path
     if path.exists():
-        return None
+        return None, None
+    loss: Loss | None = None
+    try:
+        restored = await _restore(instance, objects, path, progress)
+    except JournalDamaged as exc:
+        loss = measured(None, await objects.snapshots(), await objects.journal_after())
+        if not accept_loss:
+            raise JournalDamaged(refusal(loss, str(exc))) from exc
+        restored = None
+    else:
+        if restored is None:
+            _refuse_foreign_contents(instance, store, state)
+    if restored is None:
+        Index.create(path, uid=os.getuid(), gid=os.getgid(), now_ns=time.time_ns()).close()
+        return None, loss
+    if restored.loss and not accept_loss:
+        # A new epoch on top would make what cannot be read now void for ever.
+        remove_index(path)
+        raise JournalDamaged(refusal(restored.loss, "; ".join(restored.problems)))
+    log.info("the tree of %s was restored from the store", instance.domain)
+    return restored.created_ns, None
+
+
+async def _restore(
+    instance: Instance, objects: JournalObjects, path: Path, progress: Progress | None
+) -> RestoredTo | None:
     restored = await restore(objects, path, progress)
-    if restored is not None:
-        for problem in restored.problems:
-            log.error("restoring %s: %s", instance.domain, problem)
-        if may_create and not restored.is_complete:
-            # A new epoch on top would make what cannot be read now void for ever.
-            _remove_index(path)
-            raise JournalDamaged(
-                f"{restored.lost} journal objects of {instance.domain} cannot be applied"
-                f" ({'; '.join(restored.problems)}): nothing was changed; mount it read-only to"
-                " see what is there without them"
-            )
-        log.info("the tree of %s was restored from the store", instance.domain)
-        return restored.created_ns
-    if not may_create:
-        raise InstanceError(f"{instance.domain} has no tree yet: mount it for writing once")
-    _refuse_foreign_contents(instance, store, state)
-    Index.create(path, uid=os.getuid(), gid=os.getgid(), now_ns=time.time_ns()).close()
-    return None
-
-
-def _remove_index(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    for problem in restored.problems if restored is not None else ():
+        log.error("restoring %s: %s", instance.domain, problem)
+    return restored
 
 
 def _refuse_foreign_contents(instance: Instance, store: Store, state: InstanceState) -> None:
@@ -280,20 +323,23 @@ def _epoch(index: Index) -> int:
     return index.position.epoch if index.position is not None else 0
 
 
-async def _complete(index: Index, objects: JournalObjects, known_ns: int | None) -> None:
-    """Attach what was stored but is not in the tree, after any end that was not in order. Also
-    where the tree is this machine's own: what an upload left that was killed before its commit
-    must not come up in some later roll-forward, long after everybody has seen the file without."""
+async def _complete(index: Index, objects: JournalObjects, known_ns: int | None) -> int:
+    """Attach what was stored but is not in the tree, after any end that was not in order; returns
+    how many files. Also where the tree is this machine's own: what an upload left that was killed
+    before its commit must not come up in some later roll-forward, long after everybody has seen
+    the file without."""
     now_ns = time.time_ns()
     complete = index.setting(_COMPLETE)
     if complete is not None:
         known_ns = min(int(complete), known_ns or now_ns)
     made = await rollforward.plan(index, objects, known_ns)
+    paths: list[bytes] = []
     if made:
         paths = rollforward.apply(index, made, uid=os.getuid(), gid=os.getgid(), now_ns=now_ns)
         if paths:
             log.warning("%d files that were stored last were put back into the tree", len(paths))
     index.set_setting(_COMPLETE, str(now_ns))
+    return len(paths)
 
 
 def _lease_duration() -> float:

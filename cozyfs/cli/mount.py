@@ -70,6 +70,7 @@ class Request:
     journal_interval_s: float
     refresh_s: float
     force_lease: bool
+    accept_loss: bool
     log_file: Path | None
     log_level: str
     fstab: fstab.FstabOptions
@@ -138,6 +139,11 @@ class Request:
     is_flag=True,
     help="Take the instance over from a machine that is gone for good, at once.",
 )
+@click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="Where the journal in the store is damaged, go on without what cannot be restored.",
+)
 @click.option("--log-file", type=FILE, help="Log to this file; reopened when it was moved away.")
 @log_level_option("info")
 @click.option(
@@ -181,6 +187,9 @@ def parse_request(
     values = values | _settings_behind_o(ctx, options)
     if values["write_buffer"] < MIN_WRITE_BUFFER:
         raise UsageError(f"--write-buffer is at least {MIN_WRITE_BUFFER >> 20}M")
+    read_only = values["read_only"] or bool(options.read_only)
+    if values["accept_loss"] and read_only:
+        raise UsageError("--accept-loss is for writing: a read-only mount shows what there is")
     log_file = values["log_file"]
     return Request(
         domain=domain,
@@ -190,7 +199,7 @@ def parse_request(
         org=values["org"],
         db_prefix=values["db_prefix"],
         create=values["create"] or options.create,
-        read_only=values["read_only"] or bool(options.read_only),
+        read_only=read_only,
         foreground=values["foreground"],
         write_buffer=values["write_buffer"],
         cache_size=values["cache_size"],
@@ -200,6 +209,7 @@ def parse_request(
         journal_interval_s=values["journal_interval"],
         refresh_s=max(values["refresh"], MIN_REFRESH_S),
         force_lease=values["force_lease"],
+        accept_loss=values["accept_loss"],
         log_file=log_file.absolute() if log_file else None,
         log_level=values["log_level"],
         fstab=options,
@@ -349,6 +359,7 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
                 journal_interval_s=request.journal_interval_s,
                 refresh_s=request.refresh_s,
                 force_lease=request.force_lease,
+                accept_loss=request.accept_loss,
                 progress=progress,
                 notice=notice,
             ),

@@ -5,6 +5,7 @@ What the layer above uses is named in ``__all__``; the tables are described in `
 
 from cozyfs.index.database import JOURNALED_TABLES, LOCAL_TABLES, SCHEMA_VERSION
 from cozyfs.index.deletions import Deletion
+from cozyfs.index.difference import difference
 from cozyfs.index.outbox import NO_CHANGES, Batch, Changes, grouped
 from cozyfs.index.renaming import EXCHANGE, NOREPLACE, RenameResult
 from cozyfs.index.rows import MAX_LINKS
@@ -30,5 +31,6 @@ __all__ = [
     "TrashItem",
     "Usage",
     "Version",
+    "difference",
     "grouped",
 ]

@@ -199,6 +199,11 @@ class Outbox(Local):
             self._db.run("DELETE FROM outbox WHERE seq <= ?", (up_to_seq,))
             self.set_position(position)
 
+    def outbox_size(self) -> int:
+        """How many transactions wait."""
+        (count,) = self._db.row("SELECT count(*) FROM outbox")
+        return int(count)
+
     def undo_outbox(self) -> None:
         """Take back every change that waits, the newest first: the tree is again the one at
         :attr:`position`."""

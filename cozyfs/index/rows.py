@@ -194,6 +194,12 @@ class Rows:
         self._next_ino += 1
         return Ino(ino)
 
+    def skip_numbers(self, count: int) -> None:
+        """Never give the next *count* inode numbers: changes that are lost may have them."""
+        with self._db.transaction():
+            self._db.run("UPDATE facts SET value = value + ? WHERE name = 'ino_limit'", (count,))
+            self._next_ino = self._ino_limit = 0
+
     def _insert(self, inode: Inode) -> None:
         self._db.run(INSERT_INODE, inode)
         self._cache.keep(inode)

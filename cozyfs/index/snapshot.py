@@ -28,7 +28,7 @@ from urllib.parse import quote
 import apsw
 import zstandard
 
-from cozyfs.errors import InstanceError, JournalDamaged, NoSpace
+from cozyfs.errors import InstanceError, JournalDamaged, JournalNewer, NoSpace
 from cozyfs.index.database import (
     APPLICATION_ID,
     JOURNALED_TABLES,
@@ -103,7 +103,7 @@ def read_snapshot(chunks: Iterable[bytes], target: Path | None) -> SnapshotInfo:
         with open(target, "xb") as sink:
             info = _unpack(chunks, sink)
             if info.schema_version > SCHEMA_VERSION:
-                raise JournalDamaged(
+                raise JournalNewer(
                     "the snapshot was written by a newer cozyfs: use that one here too"
                 )
         _complete(target, info.position)

@@ -10,11 +10,10 @@ before it answers requests.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from cozyfs.errors import JournalDamaged, JournalDiverged, ObjectNotFound
+from cozyfs.errors import JournalDamaged, JournalDiverged, JournalNewer, ObjectNotFound
 from cozyfs.index import NO_CHANGES, SCHEMA_VERSION, Changes, Index, grouped
 from cozyfs.index.journal import Position, Record, decode
 from cozyfs.journal.chain import history, leads_elsewhere
@@ -37,6 +36,7 @@ class Follower:
         """Journal objects, since the start."""
         self.created_ns = 0
         """When the newest of them was made, by its writer's clock."""
+        self._changes = NO_CHANGES
 
     @property
     def position(self) -> Position:
@@ -46,25 +46,37 @@ class Follower:
         return position
 
     async def refresh(self) -> Changes:
-        """Apply what is new; returns what a kernel may have cached of it.
+        """:meth:`advance`, and what a kernel may have cached of what is different now."""
+        await self.advance()
+        return self.take_changes()
+
+    async def advance(self) -> None:
+        """Apply what is new.
 
         Raises StoreError; JournalDamaged when the journal cannot be followed from here (an object
         is missing or damaged, or was pruned since): the tree is as far as it could be, and only
-        `cozyfs.journal.restore` may lead further; JournalDiverged when this machine has changes
+        `cozyfs.journal.rejoin` may lead further; JournalDiverged when this machine has changes
         of its own that another writer has not seen."""
-        changes = NO_CHANGES
         newer = await self._objects.journal_after(self.position)
         while leads_elsewhere(self.position, newer):
-            changes = changes.merged(await self._step_back())
+            self.note(await self._step_back())
             newer = await self._objects.journal_after(self.position)
         entries = history(newer)
-        async with contextlib.aclosing(self._objects.contents(entries)) as contents:
+        async with self._objects.contents(entries) as contents:
             async for _, data in contents:
                 if isinstance(data, ObjectNotFound):
                     raise JournalDamaged("a journal object is missing") from data
                 if isinstance(data, Exception):
                     raise data
-                changes = changes.merged(self._advance(*decode(data)))
+                self.note(self._advance(*decode(data)))
+
+    def note(self, changes: Changes) -> None:
+        """To be taken with :meth:`take_changes`."""
+        self._changes = self._changes.merged(changes)
+
+    def take_changes(self) -> Changes:
+        """What was applied since the last time, also by an attempt that failed in the end."""
+        changes, self._changes = self._changes, NO_CHANGES
         return changes
 
     def _advance(self, record: Record, position: Position) -> Changes:
@@ -121,8 +133,8 @@ class Follower:
 
 
 def check_follows(record: Record, position: Position) -> None:
-    """Raises JournalDamaged unless *record* is the next one after *position*, and of a form that
-    this version can apply."""
+    """Raises JournalDamaged unless *record* is the next one after *position*, JournalNewer unless
+    it is of a form that this version can apply."""
     if record.sequence != position.sequence + 1:
         raise JournalDamaged(
             f"the journal has a gap: {position.sequence + 1} is missing, the next is"
@@ -134,7 +146,7 @@ def check_follows(record: Record, position: Position) -> None:
             f" {record.previous} than the one that is known"
         )
     if record.schema_version > SCHEMA_VERSION:
-        raise JournalDamaged(
+        raise JournalNewer(
             f"journal object {record.epoch}-{record.sequence} was written by a newer cozyfs:"
             " use that one here too"
         )

@@ -126,8 +126,8 @@ class _Seen:
 
 
 class Lease:
-    """A lease that is held. Build with :func:`take`, run :meth:`keep` in the mount's nursery, and
-    :meth:`release` at its end."""
+    """A lease that is held. Build with :func:`take`, run :meth:`keep` from then on, and
+    :meth:`release` at the end of the mount, which ends that."""
 
     def __init__(
         self,
@@ -152,6 +152,7 @@ class Lease:
         self._wall_clock = wall_clock
         self._why_lost = ""
         self._renewed = trio.Event()
+        self._putting = trio.Lock()  # by keep or by release
 
     @property
     def epoch(self) -> int:
@@ -187,7 +188,9 @@ class Lease:
         """Renew until the lease is lost; then return. Raises nothing."""
         period = self.record.duration_s / 3
         while not self.lost.is_set():
-            if await self._try_to_renew():
+            async with self._putting:
+                renewed = self.lost.is_set() or await self._try_to_renew()
+            if renewed:
                 await self._pause(period)
             else:
                 await self._pause(min(RETRY_S, period / 4))
@@ -195,14 +198,15 @@ class Lease:
     async def release(self) -> None:
         """Tell others that they need not wait. A lease that was lost is left alone; whatever goes
         wrong is only logged, since the lease expires anyway."""
-        if self.lost.is_set():
-            return
-        self._lose("the lease was released")
-        record = replace(self.record, renewed_at=self._now(), released=True)
-        try:
-            await _put(self._objects, record, self._etag, conditional=self.conditional)
-        except StoreError as exc:
-            log.info("the lease could not be released and will expire: %s", exc)
+        async with self._putting:
+            if self.lost.is_set():
+                return
+            self._lose("the lease was released")
+            record = replace(self.record, renewed_at=self._now(), released=True)
+            try:
+                await _put(self._objects, record, self._etag, conditional=self.conditional)
+            except StoreError as exc:
+                log.info("the lease could not be released and will expire: %s", exc)
 
     async def renew(self) -> None:
         """One attempt. Raises LeaseLost, StoreError."""

@@ -7,7 +7,10 @@ mean is in `cozyfs.index.journal` and in the modules beside this one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections import deque
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import trio
 
@@ -15,7 +18,7 @@ from cozyfs.index.journal import journal_prefix, object_name, parse_name, snapsh
 from cozyfs.threads import Caller
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from datetime import datetime
 
     from cozyfs.index.journal import Position
@@ -95,26 +98,70 @@ class JournalObjects:
 
         return await self.caller.store(read)
 
+    @asynccontextmanager
     async def contents(
         self, entries: Sequence[Entry], ahead: int = AHEAD
-    ) -> AsyncGenerator[tuple[Entry, bytes | Exception], None]:
-        """Each object's bytes, or the error of getting them, in order, *ahead* fetched early.
-        To be used with `contextlib.aclosing`."""
-        for start in range(0, len(entries), ahead):
-            window = entries[start : start + ahead]
-            got: dict[int, bytes | Exception] = {}
-            async with trio.open_nursery() as nursery:
-                for number, entry in enumerate(window):
-                    nursery.start_soon(self._fetch, entry, number, got)
-            for number, entry in enumerate(window):
-                yield entry, got.pop(number)
+    ) -> AsyncIterator[Contents]:
+        """The bytes of these objects, *ahead* of them fetched or under way while one is used."""
+        failed: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            try:
+                yield Contents(self, entries, ahead, nursery)
+            except Exception as exc:
+                failed = exc  # to leave without the group that a nursery makes of it
+            nursery.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
 
-    async def _fetch(self, entry: Entry, number: int, got: dict[int, bytes | Exception]) -> None:
+
+class Contents:
+    """``async for entry, data in contents``, in order: *data* is what an object holds, or the
+    error of getting it, told when its turn comes: what is before it can still be used."""
+
+    def __init__(
+        self,
+        objects: JournalObjects,
+        entries: Sequence[Entry],
+        ahead: int,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._objects = objects
+        self._nursery = nursery
+        self._rest = iter(entries)
+        self._under_way: deque[_Fetch] = deque()
+        for entry in islice(self._rest, ahead):
+            self._begin(entry)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[Entry, bytes | Exception]:
+        if not self._under_way:
+            raise StopAsyncIteration
+        fetch = self._under_way.popleft()
+        await fetch.done.wait()
+        for entry in islice(self._rest, 1):
+            self._begin(entry)
+        return fetch.entry, fetch.data
+
+    def _begin(self, entry: Entry) -> None:
+        fetch = _Fetch(entry)
+        self._under_way.append(fetch)
+        self._nursery.start_soon(fetch.run, self._objects)
+
+
+class _Fetch:
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.data: bytes | Exception = b""
+        self.done = trio.Event()
+
+    async def run(self, objects: JournalObjects) -> None:
         try:
-            got[number] = await self.get(entry.key)
+            self.data = await objects.get(self.entry.key)
         except Exception as exc:
-            # Told when its turn comes: what is before it can still be used.
-            got[number] = exc
+            self.data = exc
+        self.done.set()
 
 
 def _entry(info: ObjectInfo, prefix: str) -> Entry | None:

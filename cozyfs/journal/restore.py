@@ -19,6 +19,7 @@ from cozyfs.index import Index
 from cozyfs.index.journal import Position, decode
 from cozyfs.journal.chain import history, is_void
 from cozyfs.journal.follow import check_follows
+from cozyfs.journal.loss import Loss, measured
 from cozyfs.journal.snapshots import fetch
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ class RestoredTo:
     snapshot: tuple[int, int]  # epoch and sequence of the one that was used
     applied: int  # journal objects after it
     problems: tuple[str, ...]  # for people, in the order they were met
-    lost: int  # journal objects that exist but cannot be applied
+    loss: Loss  # what was stored after that and cannot be applied
 
     @property
     def is_complete(self) -> bool:
         """Everything that was ever stored is in it, whatever had to be gone around."""
-        return self.lost == 0
+        return not self.loss
 
 
 async def restore(
@@ -57,19 +58,19 @@ async def restore(
     snapshot. *target* appears only when all is done, synced to disk.
 
     Raises InstanceError when *target* exists, JournalDamaged when no snapshot is good (nothing is
-    made then), StoreError, NoSpace."""
+    made then), JournalNewer, StoreError, NoSpace."""
     if await objects.caller.disk(target.exists):
         raise InstanceError(f"{target} exists already")
     snapshots, journal = await objects.snapshots(), await objects.journal_after()
     if not snapshots and not journal:
         return None
     work = target.with_name(target.name + ".restoring")
-    _remove(work)
+    remove_index(work)
     try:
         result = await _Restore(objects, work, snapshots, journal, progress).run()
         await objects.caller.disk(_move_into_place, work, target)
     finally:
-        _remove(work)
+        remove_index(work)
     return result
 
 
@@ -85,6 +86,7 @@ class _Restore:
         self._objects = objects
         self._work = work
         self._snapshots = [s for s in snapshots if not is_void(s.epoch, s.sequence, journal)]
+        self._listed = (snapshots, journal)
         self._journal = history(journal)
         self._progress = progress
         self._problems: list[str] = []
@@ -106,7 +108,7 @@ class _Restore:
             entry.place,
             applied,
             tuple(self._problems),
-            len(after) - applied,
+            measured(position, *self._listed),
         )
 
     async def _newest_good(self) -> tuple[Entry, SnapshotInfo]:
@@ -126,7 +128,7 @@ class _Restore:
                 continue
             if info.position.place != entry.place:
                 self._problem(f"snapshot {entry.epoch}-{entry.sequence} has another's name")
-                _remove(self._work)
+                remove_index(self._work)
                 continue
             return entry, info
         raise JournalDamaged(
@@ -137,7 +139,7 @@ class _Restore:
     async def _replay(self, index: Index, entries: list[Entry]) -> tuple[int, int]:
         """How many were applied, and when the last of them was made."""
         applied = created_ns = 0
-        async with contextlib.aclosing(self._objects.contents(entries)) as contents:
+        async with self._objects.contents(entries) as contents:
             async for entry, data in contents:
                 try:
                     if isinstance(data, Exception):
@@ -195,7 +197,8 @@ def _sync(path: Path, flags: int) -> None:
         os.close(fd)
 
 
-def _remove(path: Path) -> None:
+def remove_index(path: Path) -> None:
+    """An index, or what is there of one. Blocks."""
     for suffix in ("", "-journal", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{path}{suffix}")

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from functools import partial
-from stat import S_IFDIR, S_IFREG, S_ISDIR, S_ISREG
+from stat import S_IFREG, S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 import trio
 
-from cozyfs.errors import CozyError, NotFound, ObjectNotFound
-from cozyfs.store.keys import new_doc_id, object_key, parse_object_name
-from cozyfs.values import ROOT_INO, Content, Ino, Inode
-from cozyfs.vfs.names import check_name, conflict_name, decode
+from cozyfs.errors import CozyError, ObjectNotFound
+from cozyfs.store.keys import object_key, parse_object_name
+from cozyfs.values import Content, Ino, Inode
+from cozyfs.vfs.names import check_name
+from cozyfs.vfs.orphans import is_taken, place_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from cozyfs.store.base import ObjectInfo
 
 log = logging.getLogger(__name__)
-
-ORPHANS_NAME = b".cozy_orphans"
 
 MARGIN_S = 3_600.0
 """How much earlier than the tree's last known moment an object may have been stored and still be
@@ -264,11 +262,8 @@ def _new_file(found: Found, inodes: dict[str, Inode]) -> NewFile:
 
 def _make_file(index: Index, new: NewFile, uid: int, gid: int, now_ns: int) -> Inode:
     name, parent = new.name, new.parent
-    if parent is None or _is_taken(index, parent, name):
-        parent = _orphans(index, uid, gid, now_ns)
-        if _is_taken(index, parent, name):
-            taken = partial(_is_taken_text, index, parent)
-            name = conflict_name(decode(name), True, taken).encode()
+    if parent is None or is_taken(index, parent, name):
+        parent, name = place_for(index, name, uid=uid, gid=gid, now_ns=now_ns)
     else:
         directory = index.get(parent)
         uid, gid = directory.uid, directory.gid
@@ -286,35 +281,6 @@ def _set_content(index: Index, ino: Ino, found: Found, now_ns: int) -> Inode:
         ctime_ns=now_ns,
         now_ns=now_ns,
     )
-
-
-def _orphans(index: Index, uid: int, gid: int, now_ns: int) -> Ino:
-    """The directory of orphans, made when it is missing; the root where a file has its name."""
-    try:
-        inode = index.lookup(ROOT_INO, ORPHANS_NAME)
-    except NotFound:
-        inode = index.make(
-            ROOT_INO,
-            ORPHANS_NAME,
-            S_IFDIR | 0o700,
-            uid=uid,
-            gid=gid,
-            doc_id=new_doc_id(now_ns),
-            now_ns=now_ns,
-        )
-    return inode.ino if S_ISDIR(inode.mode) else ROOT_INO
-
-
-def _is_taken(index: Index, parent: Ino, name: bytes) -> bool:
-    try:
-        index.lookup(parent, name)
-    except NotFound:
-        return False
-    return True
-
-
-def _is_taken_text(index: Index, parent: Ino, name: str) -> bool:
-    return _is_taken(index, parent, name.encode())
 
 
 def _path(index: Index, inode: Inode) -> bytes:

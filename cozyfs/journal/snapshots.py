@@ -3,7 +3,8 @@
 A snapshot holds the tree at one position (`cozyfs.index.snapshot`); with the journal after it the
 tree is rebuilt anywhere. Journal and snapshots are removed only when a snapshot covers them that
 is itself older than the retention, and was read back and found good: so the tree can be rebuilt
-as it was at any moment of the retention.
+as it was at any moment of the retention. The journal object that a snapshot was made after stays
+with it, so that the end of the journal is always to be seen in it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ RETENTION_S = 86_400.0
 
 RETRY_S = 60.0
 PRUNE_PAUSE_S = 3_600.0
+
+FIRST_PRUNE_S = 20.0
+"""After the start of a mount: many live for minutes a day."""
 
 RANGE = 8 << 20
 """Bytes of a snapshot read at a time."""
@@ -99,7 +103,7 @@ class Snapshotter:
 
     async def run(self) -> None:
         """Until the lease is lost. What fails is tried again later."""
-        next_prune = trio.current_time() + PRUNE_PAUSE_S
+        next_prune = trio.current_time() + FIRST_PRUNE_S
         while not self._lease.lost.is_set():
             with trio.move_on_at(next_prune):
                 await self._due.wait()
@@ -158,7 +162,8 @@ class Snapshotter:
             if not self._is_old(base) or is_void(*base.place, journal):
                 continue
             covered = [entry.key for entry in snapshots if entry < base]
-            covered += [entry.key for entry in journal if entry.place <= base.place]
+            # Not the last of it: who comes back from before it finds that there is something.
+            covered += [entry.key for entry in journal if entry.place < base.place]
             if covered and not await self._is_good(base):
                 covered = []
                 continue

@@ -55,6 +55,15 @@ class Target(NamedTuple):
     metadata: dict[str, str]
 
 
+class Owned(NamedTuple):
+    """What a record remembers of the file, for a time when it is gone."""
+
+    name: bytes
+    mode: int
+    uid: int
+    gid: int
+
+
 class Workshop(NamedTuple):
     """What all drafts of a mount share."""
 
@@ -289,11 +298,13 @@ class Draft:
 
     # ---- surviving the process
 
-    def record(self, over: str | None) -> bytes:
-        """What :meth:`restore` needs, once :meth:`spill` has run and no part is in flight. *over*
-        is the internal id of the content that the draft is to replace."""
+    def record(self, inode: Inode, name: bytes | None) -> bytes:
+        """What :meth:`restore` needs, once :meth:`spill` has run and no part is in flight.
+        *inode* has the content that the draft is to replace, and is called *name*."""
         record: dict[str, Any] = {
-            "over": over,
+            "over": inode.internal_id,
+            "name": None if name is None else name.decode(),
+            "owned": [inode.mode, inode.uid, inode.gid],
             "mtime_ns": self.mtime_ns,
             "ctime_ns": self.ctime_ns,
             "base": [self.base.key, self.base.size] if self.base else None,
@@ -361,6 +372,20 @@ class Draft:
         """Whether another inode may have the draft: not when parts of it went to an object of
         the first."""
         return "stream" not in json.loads(blob)
+
+    @staticmethod
+    def base_key(blob: bytes) -> str | None:
+        """Of the object without which the draft is not whole."""
+        record = json.loads(blob)
+        is_used = any(Kind(kind) is Kind.BASE for _, kind, _ in record["segments"])
+        return str(record["base"][0]) if is_used else None
+
+    @staticmethod
+    def owned(blob: bytes) -> Owned | None:
+        """None where the file had no name any more, or the record is an older one."""
+        record = json.loads(blob)
+        name = record.get("name")
+        return None if name is None else Owned(name.encode(), *record["owned"])
 
     @staticmethod
     def moved(blob: bytes) -> bytes:

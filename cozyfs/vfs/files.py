@@ -34,12 +34,12 @@ from cozyfs.errors import (
     StaleHandle,
     UploadFailed,
 )
-from cozyfs.store.keys import new_doc_id, new_internal_id
+from cozyfs.store.keys import new_internal_id
 from cozyfs.values import AttributeChanges, Content, Fh, Ino, Inode
 from cozyfs.vfs import extents
 from cozyfs.vfs.cache import WHOLE, BlockCache
 from cozyfs.vfs.draft import Draft, Target, Workshop
-from cozyfs.vfs.names import conflict_name, decode
+from cozyfs.vfs.kept import KeptDrafts
 from cozyfs.vfs.nodes import Handle, Node
 from cozyfs.vfs.pool import MemoryPool
 from cozyfs.vfs.upload import upload
@@ -54,9 +54,6 @@ if TYPE_CHECKING:
     from cozyfs.vfs.readahead import SequentialHash
 
 log = logging.getLogger(__name__)
-
-ASIDE = ".unreadable"
-"""Ends the names of what a start could not take up."""
 
 HASH_BATCH = 4 << 20
 """Bytes of a sequential read that are hashed by one trip to a thread."""
@@ -102,6 +99,7 @@ class Files:
             self._superseded,
             sync or _no_sync,
         )
+        self._kept = KeptDrafts(index, self._shop, clock, self._take_up)
         self._nodes: dict[Ino, Node] = {}
         self._handles: dict[Fh, Handle] = {}
         self._next_fh = 1
@@ -371,79 +369,19 @@ class Files:
         """Keys of objects that drafts go on from, whatever the deletion queue says: they may be
         intermediate ones that no inode ever had."""
         drafts = [n.draft for n in self._nodes.values() if n.draft is not None]
-        keys = {draft.base.key for draft in drafts if draft.base is not None}
+        keys = {draft.base.key for draft in drafts if draft.base is not None} | self._kept.bases
         return keys | {draft.stream.key for draft in drafts if draft.stream is not None}
 
     # ---- drafts that could not be stored
 
     def recover(self) -> None:
         """Take up the drafts that an earlier process had to keep."""
-        kept = set()
-        for ino, blob in self._index.drafts():
-            try:
-                inode = self._index.get(ino)
-                if Draft.is_outdated(inode, blob):
-                    ino = self._move_beside(inode, blob)
-                    inode = self._index.get(ino)
-                draft = Draft.restore(self._shop, inode, blob)
-                node = self._nodes.setdefault(ino, Node(ino))
-                node.draft = draft
-                node.failures = 1
-                kept.add(f"{ino}.draft")
-            except NotFound:
-                self._index.remove_draft(ino)
-            except (OSError, ValueError, KeyError):
-                log.exception("what was kept of inode %d cannot be read; it is put aside", ino)
-                self._put_aside(ino, blob)
-        for path in self._shop.staging_dir.iterdir():
-            if path.name not in kept and path.suffix != ASIDE:
-                path.unlink(missing_ok=True)
+        self._kept.recover()
 
-    def _move_beside(self, inode: Inode, blob: bytes) -> Ino:
-        """Another machine has changed the file since the draft was kept: make the draft one of a
-        new file in the same directory. Raises ValueError when it cannot be."""
-        if not Draft.can_move(blob):
-            raise ValueError("parts of it belong to a file that another machine has changed")
-        parent, name = self._index.entries_of(inode.ino)[0]
-        beside = conflict_name(decode(name), True, lambda other: self._has(parent, other)).encode()
-        now = self._clock()
-        folder = self._shop.staging_dir
-        new = self._index.make(
-            parent,
-            beside,
-            inode.mode,
-            uid=inode.uid,
-            gid=inode.gid,
-            doc_id=new_doc_id(now),
-            now_ns=now,
-        )
-        # Linked before a record names it; the start removes the old name.
-        if (folder / f"{inode.ino}.draft").exists():
-            os.link(folder / f"{inode.ino}.draft", folder / f"{new.ino}.draft")
-        self._index.save_draft(new.ino, Draft.moved(blob))
-        self._index.remove_draft(inode.ino)
-        log.warning(
-            "%r was changed by another machine: what was written here and not stored is %r",
-            name,
-            beside,
-        )
-        return new.ino
-
-    def _has(self, parent: Ino, name: str) -> bool:
-        try:
-            self._index.lookup(parent, name.encode())
-        except NotFound:
-            return False
-        return True
-
-    def _put_aside(self, ino: Ino, blob: bytes) -> None:
-        """Keep an unreadable draft for people to look at, out of the way of the next one."""
-        folder = self._shop.staging_dir
-        (folder / f"{ino}.record{ASIDE}").write_bytes(blob)
-        draft = folder / f"{ino}.draft"
-        if draft.exists():
-            draft.rename(folder / f"{ino}.draft{ASIDE}")
-        self._index.remove_draft(ino)
+    def _take_up(self, ino: Ino, draft: Draft) -> None:
+        node = self._nodes.setdefault(ino, Node(ino))
+        node.draft = draft
+        node.failures = 1
 
     async def retry_failed(self) -> None:
         """Try once to store every draft whose upload failed."""
@@ -667,8 +605,9 @@ class Files:
             if draft.stream is not None:
                 await draft.stream.all_done()
                 await draft.spill()
-            over = self._index.get(node.ino).internal_id
-            self._index.save_draft(node.ino, draft.record(over))
+            inode, names = self._index.get(node.ino), self._index.entries_of(node.ino)
+            record = draft.record(inode, names[0][1] if names else None)
+            self._index.save_draft(node.ino, record)
         except (CozyError, OSError) as exc:
             log.error("inode %d is kept in memory only: %s", node.ino, exc)
 

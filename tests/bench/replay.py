@@ -1,9 +1,10 @@
 """How long a tree takes to come back from a bucket: half from a snapshot, half from journal.
 
-    python tests/bench/replay.py [FILES] [FOLDER]
+    python tests/bench/replay.py [FILES] [FOLDER] [SECONDS]
 
 Writes into a store in a folder, then restores in a process of its own, whose time and memory are
-what is printed: `restored N files in S s, M MiB at most, J bytes of journal a file`.
+what is printed: `restored N files in S s, M MiB at most, J bytes of journal a file`. Each GET of
+the restore takes SECONDS longer, as from a distant store.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 from stat import S_IFDIR, S_IFREG
+from typing import Any
 
 import trio
 
@@ -30,6 +32,8 @@ from cozyfs.values import Content
 BUCKET = "bench-bucket"
 DB_PREFIX = "bench"
 IN_DIRECTORY = 1_000
+PER_OBJECT = 1_000
+"""Files made at a time: about what a busy writer makes in a second, its journal interval."""
 
 
 def make_files(index: Index, first: int, count: int) -> None:
@@ -66,8 +70,8 @@ async def write(folder: Path, files: int) -> None:
         writer = JournalWriter(index, objects, lease)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(writer.run)
-            for first in range(files // 2, files, 10_000):
-                make_files(index, first, min(10_000, files - first))
+            for first in range(files // 2, files, PER_OBJECT):
+                make_files(index, first, min(PER_OBJECT, files - first))
                 await writer.flush()
             nursery.cancel_scope.cancel()
         print(
@@ -76,10 +80,27 @@ async def write(folder: Path, files: int) -> None:
         )
 
 
-async def read(folder: Path) -> None:
+class Distant:
+    """A store whose answers to ``get`` take longer."""
+
+    def __init__(self, store: LocalStore, delay_s: float) -> None:
+        self._store = store
+        self._delay_s = delay_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def get(self, *args: Any) -> bytes:
+        time.sleep(self._delay_s)
+        return self._store.get(*args)
+
+
+async def read(folder: Path, delay_s: float) -> None:
     began = time.perf_counter()
     target = folder / "restored.db"
-    restored = await restore(bench_objects(folder), target)
+    objects = bench_objects(folder)
+    objects.store = Distant(objects.store, delay_s)
+    restored = await restore(objects, target)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     assert restored is not None
@@ -99,13 +120,15 @@ def bench_objects(folder: Path) -> JournalObjects:
 
 def main() -> None:
     if sys.argv[1:2] == ["--read"]:
-        trio.run(read, Path(sys.argv[2]))
+        trio.run(read, Path(sys.argv[2]), float(sys.argv[3]))
         return
     files = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
     base = sys.argv[2] if len(sys.argv) > 2 else None
+    delay_s = sys.argv[3] if len(sys.argv) > 3 else "0"
     with tempfile.TemporaryDirectory(dir=base) as folder:
         trio.run(write, Path(folder), files)
-        subprocess.run([sys.executable, __file__, "--read", folder], check=True, env=os.environ)
+        reader = [sys.executable, __file__, "--read", folder, delay_s]
+        subprocess.run(reader, check=True, env=os.environ)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 import trio
 from journal_world import make, names, running, tree
 
-from cozyfs.errors import InvalidRequest, LeaseLost, StoreUnavailable
+from cozyfs.errors import InvalidRequest, LeaseHeld, LeaseLost, StoreUnavailable
 from cozyfs.index.journal import decode
 from cozyfs.journal import JournalWriter
 
@@ -237,3 +237,33 @@ async def test_the_highest_epoch_counts_journal_and_snapshots(site, autojump_clo
     site.store.put(site.bucket, site.key("snapshots", "00000005-000000000001"), b"")
     site.store.put(site.bucket, site.key("journal", "another name"), b"")
     assert await site.objects().highest_epoch() == 5
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+async def test_two_writers_whose_clocks_differ_are_never_both_heard(site, autojump_clock, minutes):
+    def wall(shift_s):
+        return lambda: 1.7e9 + trio.current_time() + shift_s
+
+    one, other = site.new_index(), site.new_index("other")
+    first, lease = await site.machine(one, "one", wall_clock=wall(minutes * 60))
+    async with running(first.run):
+        async with running(lease.keep):
+            make(one, b"one")
+            await first.flush()
+            with pytest.raises(LeaseHeld):
+                await site.machine(other, "other", wall_clock=wall(0))
+        # It does not renew any more: the other waits by its own clock, then goes on from there.
+        taken = await site.take("other", above_epoch=lease.epoch, wall_clock=wall(0))
+        await site.follower(other).refresh()
+        make(one, b"late")
+        stored = site.names_of()
+        with pytest.raises(StoreUnavailable):
+            await first.flush(5)
+        assert site.names_of() == stored
+    second = JournalWriter(other, site.objects(), taken)
+    async with running(second.run):
+        make(other, b"other")
+        await second.flush()
+    replica = site.copied(site.new_index("fresh"), "replica")
+    await site.follower(replica).refresh()
+    assert names(replica) == names(other) == [b"one", b"other"]

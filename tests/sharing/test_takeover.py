@@ -3,31 +3,27 @@ was overtaken changes nothing any more."""
 
 from __future__ import annotations
 
-import contextlib
+import datetime
+import json
 import re
 import shutil
 import signal
 import socket
 import time
 
+import pytest
 from mounting import Child, eventually, run, sh
+from operator_work import Bucket
 from sharing_world import OVERTAKEN, follow, refused, shows
-
-from cozyfs.config import parse_fs_url
-from cozyfs.store import open_store
 
 FILL = 'cd "$1"; mkdir -p d/e; for i in 1 2 3; do echo $i > d/e/f$i; done; mv d/e/f3 d/moved'
 LOOK = 'cd "$1"; find . -name .cozy_trash -prune -o -type f -print | sort | xargs grep -H ""'
 FILLED = "./d/e/f1:1\n./d/e/f2:2\n./d/moved:3\n"
 
 
-def objects_of(url):
-    """Key and ETag of everything in the store, but the lease."""
-    with contextlib.closing(open_store(parse_fs_url(url))) as store:
-        prefix = re.search(r"bucket_prefix=(\w+)|$", url)[1] or "cozy"
-        (bucket,) = (name for name in store.list_buckets() if name.startswith(prefix + "-"))
-        found = store.list(bucket, "")
-        return {i.key: i.etag for i in found if not i.key.endswith(".cozyfs/lease")}
+def lease_of(url):
+    with Bucket(url).open() as (store, instance):
+        return store.get(instance.bucket, f"{instance.db_prefix}/.cozyfs/lease")
 
 
 def test_a_second_writer_is_refused_and_told_who_writes_and_what_to_do(machines):
@@ -90,6 +86,46 @@ def test_the_same_state_directory_does_not_wait_for_its_own_lease(machines):
         assert sh(LOOK, mount.path) == FILLED
 
 
+CLOCK = """
+import time
+real, real_ns = time.time, time.time_ns
+time.time = lambda: real() + {0}
+time.time_ns = lambda: real_ns() + {0} * 10**9
+"""
+
+
+@pytest.mark.parametrize("minutes", [-7, 7])
+def test_machines_whose_clocks_differ_by_minutes(machines, tmp_path, minutes):
+    other = machines("a")
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock" / "sitecustomize.py").write_text(CLOCK.format(minutes * 60))
+    other.env["PYTHONPATH"] = f"{tmp_path / 'clock'}:{other.env['PYTHONPATH']}"
+    first = other.start("--journal-interval", "60")
+    sh(FILL + "; sync .", first.path)
+    shift = json.loads(lease_of(machines.fs_url))["renewed_at"]
+    ahead = datetime.datetime.fromisoformat(shift) - datetime.datetime.now(datetime.UTC)
+    assert abs(ahead.total_seconds() - minutes * 60) < 30
+    # Who writes keeps it, whoever's clock is late.
+    assert "is mounted for writing" in refused(machines("b"))
+    assert first.status()["lease"] == "held"
+    sh('cd "$1"; echo new > d/e/f1; echo 4 > d/e/f4', first.path)  # not in the journal
+    first.kill()
+    shutil.rmtree(other.folder / "state")
+    began = time.monotonic()
+    with machines("b").mounted(create=False) as second:
+        assert 5 < time.monotonic() - began < 20
+        wanted = "./d/e/f1:new\n./d/e/f2:2\n./d/e/f4:4\n./d/moved:3\n"
+        assert sh(LOOK, second.path) == wanted
+        reader = follow(other)
+        sh('cd "$1"; echo 5 > d/e/f5', second.path)
+        shows(reader, "cat d/e/f5", "5\n")
+        reader.unmount()
+    began = time.monotonic()
+    with other.mounted(create=False) as third:
+        assert time.monotonic() - began < 5
+        assert sh(LOOK, third.path) == wanted.replace("./d/moved", "./d/e/f5:5\n./d/moved")
+
+
 WRITE_ON = r"""
 import errno, os, sys
 # Has a file open for writing; when told, says what a write, its close and others come to.
@@ -131,7 +167,7 @@ def test_a_writer_that_was_stopped_past_its_lease_changes_nothing_any_more(machi
     new = machines("b").start(create=False)  # waits until the lease has expired
     sh('cd "$1"; echo b > d/b; rm d/e/f1; echo other > open; sync d', new.path)
     shows(reader, "cat d/b open; ls d/e", "b\nother\nf2\n")
-    before = objects_of(machines.fs_url)
+    before = Bucket(machines.fs_url).everything()
 
     go.touch()
     old.signal(signal.SIGCONT)
@@ -141,7 +177,7 @@ def test_a_writer_that_was_stopped_past_its_lease_changes_nothing_any_more(machi
     done = run("touch", old / "d/late")
     assert "Read-only file system" in done.err
     time.sleep(6)  # for a retry
-    assert objects_of(machines.fs_url) == before
+    assert Bucket(machines.fs_url).everything() == before
     wanted = "./d/b:b\n./d/e/f2:2\n./d/moved:3\n./open:other\n"
     assert sh(LOOK, new.path) == wanted
 
@@ -152,7 +188,7 @@ def test_a_writer_that_was_stopped_past_its_lease_changes_nothing_any_more(machi
     # It ends in order, and does not wait for what can never be stored.
     old.signal(signal.SIGTERM)
     assert old.wait(20) == 0
-    assert objects_of(machines.fs_url).keys() >= before.keys()
+    assert Bucket(machines.fs_url).everything().keys() >= before.keys()
     new.unmount()
     with machines("d").mounted("--read-only", create=False) as mount:
         assert sh(LOOK, mount.path) == wanted.replace("./d/moved", "./d/more:more\n./d/moved")

@@ -1,0 +1,56 @@
+"""The directory of what has lost its place: contents whose file or folder is gone.
+
+Where `cozyfs.journal.rollforward` and `cozyfs.vfs.kept` put what they find.
+"""
+
+from __future__ import annotations
+
+from stat import S_IFDIR, S_ISDIR
+from typing import TYPE_CHECKING
+
+from cozyfs.errors import NotFound
+from cozyfs.store.keys import new_doc_id
+from cozyfs.values import ROOT_INO
+from cozyfs.vfs.names import conflict_name, decode
+
+if TYPE_CHECKING:
+    from cozyfs.index import Index
+    from cozyfs.values import Ino
+
+ORPHANS_NAME = b".cozy_orphans"
+
+
+def place_for(index: Index, name: bytes, *, uid: int, gid: int, now_ns: int) -> tuple[Ino, bytes]:
+    """The directory of orphans, made for *uid* and *gid* when it is missing, and *name* or one
+    like it that is free there. The root where a file has the directory's name."""
+    try:
+        inode = index.lookup(ROOT_INO, ORPHANS_NAME)
+    except NotFound:
+        inode = index.make(
+            ROOT_INO,
+            ORPHANS_NAME,
+            S_IFDIR | 0o700,
+            uid=uid,
+            gid=gid,
+            doc_id=new_doc_id(now_ns),
+            now_ns=now_ns,
+        )
+    parent = inode.ino if S_ISDIR(inode.mode) else ROOT_INO
+    return parent, free_name(index, parent, name)
+
+
+def free_name(index: Index, parent: Ino, name: bytes) -> bytes:
+    """*name*, or with a number where it is taken."""
+    if not is_taken(index, parent, name):
+        return name
+    return conflict_name(
+        decode(name), True, lambda other: is_taken(index, parent, other.encode())
+    ).encode()
+
+
+def is_taken(index: Index, parent: Ino, name: bytes) -> bool:
+    try:
+        index.lookup(parent, name)
+    except NotFound:
+        return False
+    return True
