@@ -28,7 +28,10 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
-COMMANDS = ("mount", "umount", "flush", "status", "cp", "instances", "completion")
+COMMANDS = (
+    *("mount", "umount", "flush", "status", "cp", "instances"),
+    *("avatar", "completion"),
+)
 
 
 class LazyGroup(click.Group):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cozyfs.cli import output
+from cozyfs.cli import output, stores
 from cozyfs.cli.parameters import (
     SIZE,
     instance_options,
@@ -20,10 +19,8 @@ from cozyfs.cli.parameters import (
 from cozyfs.errors import InstanceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from cozyfs.store import Settings, Store
     from cozyfs.values import Instance
 
 
@@ -66,8 +63,8 @@ def add(
     """
     from cozyfs import instances
 
-    settings = _settings(fs_url, config, log_level)
-    with _opened(settings) as store:
+    settings = stores.settings(fs_url, config, log_level)
+    with stores.opened(settings) as store:
         instance = instances.create(
             store,
             settings.url.bucket_prefix,
@@ -94,8 +91,8 @@ def ls(fs_url: str | None, config: Path | None, as_json: bool, log_level: str) -
     """
     from cozyfs import instances
 
-    settings = _settings(fs_url, config, log_level)
-    with _opened(settings) as store:
+    settings = stores.settings(fs_url, config, log_level)
+    with stores.opened(settings) as store:
         found = sorted(
             instances.list_instances(store, settings.url.bucket_prefix),
             key=lambda instance: (instance.domain, instance.org),
@@ -125,7 +122,7 @@ def show(
     log_level: str,
 ) -> None:
     """Show what is known of the instance DOMAIN."""
-    instance = _find(_settings(fs_url, config, log_level), domain, org, db_prefix)
+    instance = stores.find(stores.settings(fs_url, config, log_level), domain, org, db_prefix)
     if as_json:
         output.print_json(asdict(instance))
     else:
@@ -159,46 +156,20 @@ def destroy(
     from cozyfs.config import state_dir as default_state_dir
     from cozyfs.state import InstanceState
 
-    settings = _settings(fs_url, config, log_level)
-    instance = _find(settings, domain, org, db_prefix)
+    settings = stores.settings(fs_url, config, log_level)
+    instance = stores.find(settings, domain, org, db_prefix)
     state = InstanceState.open(default_state_dir(state_dir), instance.bucket, instance.db_prefix)
     state.hold(domain)  # until the end: nothing may mount what is being deleted
     try:
         if not yes and not click.confirm(f"Delete {domain} with all its files, for good?"):
             raise InstanceError(f"{domain} was not deleted")
-        with _opened(settings) as store:
+        with stores.opened(settings) as store:
             instances.destroy(store, instance)
             if state.belongs_to(store.description):
                 state.remove()
     finally:
         state.unlock()
     click.echo(f"deleted {domain}")
-
-
-def _settings(fs_url: str | None, config_file: Path | None, log_level: str) -> Settings:
-    from cozyfs import config, logs
-
-    settings = config.load_settings(fs_url, config_file)
-    logs.set_up(log_level)
-    logs.hide(settings.url.access_key, settings.url.secret_key)
-    return settings
-
-
-@contextlib.contextmanager
-def _opened(settings: Settings) -> Iterator[Store]:
-    from cozyfs.store import open_store
-
-    with contextlib.closing(open_store(settings, parallel=4)) as store:
-        yield store
-
-
-def _find(settings: Settings, domain: str, org: str | None, db_prefix: str | None) -> Instance:
-    from cozyfs import instances
-
-    with _opened(settings) as store:
-        return instances.find(
-            store, settings.url.bucket_prefix, domain, org=org, db_prefix=db_prefix
-        )
 
 
 def _row(instance: Instance) -> tuple[str, ...]:
