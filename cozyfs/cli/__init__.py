@@ -30,7 +30,7 @@ EXIT_INTERRUPTED = 130
 
 COMMANDS = (
     *("mount", "umount", "flush", "status", "cp", "instances"),
-    *("avatar", "completion"),
+    *("avatar", "assets", "completion"),
 )
 
 
