@@ -8,7 +8,14 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from cozyfs.errors import BucketNotFound, NotStored, ObjectNotFound, StoreUnavailable, TooLarge
+from cozyfs.errors import (
+    BucketNotFound,
+    NotStored,
+    ObjectNotFound,
+    StoreUnavailable,
+    TooLarge,
+    WrongContent,
+)
 from cozyfs.store.multipart import composite_etag
 
 if TYPE_CHECKING:
@@ -36,13 +43,17 @@ def read_whole(
     info = head(store, bucket, key, what)
     if info.size > limit:
         raise TooLarge(f"the {what} has {info.size} bytes, more than the {limit} that fit")
-    return info, read_range(store, bucket, info, 0, info.size, what)
+    try:
+        return info, read_range(store, bucket, info, 0, info.size, what)
+    except WrongContent as exc:  # the next attempt begins with the new one
+        raise StoreUnavailable(str(exc)) from exc
 
 
 def read_range(
     store: Store, bucket: str, info: ObjectInfo, start: int, stop: int, what: str
 ) -> bytes:
-    """Bytes of the object that *info* describes, cut at its end."""
+    """Bytes of the object that *info* describes, cut at its end. Raises NotStored when it was
+    removed, WrongContent when it was replaced."""
     stop = min(stop, info.size)
     try:
         data = store.get(bucket, info.key, start, stop) if start < stop else b""
@@ -53,7 +64,7 @@ def read_range(
     if not known and (
         len(data) != max(0, stop - start) or head(store, bucket, info.key, what).etag != info.etag
     ):
-        raise StoreUnavailable(f"the {what} was replaced while it was read")
+        raise WrongContent(f"the {what} was replaced while it was read")
     return data
 
 
