@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from cozyfs.errors import NoPicture, NotStored
+from cozyfs.errors import NoPicture, NotStored, StoreError
 from cozyfs.side import objects
 from cozyfs.side.draw import Target
 from cozyfs.side.objects import OCTET_STREAM
@@ -132,8 +132,11 @@ class Thumbnails:
             return served
         if served.size == 0:
             raise NoPicture("no thumbnail can be made of the file")
-        # Nothing that a thumbnail can be: as the Cozy server does, all are made anew.
-        await self.remove(doc_id)
+        # Nothing that a thumbnail can be: as on the Cozy server, all are to be made anew.
+        try:
+            await self.remove(doc_id)
+        except StoreError as exc:  # these credentials may be for reading alone
+            log.info("the thumbnails of document %s are damaged and stay: %s", doc_id, exc)
         raise NotStored(f"there is no {name} thumbnail of the file")
 
     async def remove(self, doc_id: str) -> None:

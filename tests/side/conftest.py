@@ -23,3 +23,9 @@ def prefix():
 @pytest.fixture
 def instance(store, prefix):
     return instances.create(store, prefix, "alice.example.com")
+
+
+@pytest.fixture
+def instance_on_local(local_store, prefix):
+    """For tests that need one store alone."""
+    return instances.create(local_store, prefix, "alice.example.com")

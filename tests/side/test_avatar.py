@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from failing_store import FailingStore
 
-from cozyfs import instances
 from cozyfs.errors import NotStored, StoreUnavailable, TooLarge
 from cozyfs.side import avatar
 from cozyfs.store import FileBody
@@ -107,8 +106,8 @@ def test_an_avatar_that_is_larger_than_any_is_not_read(store, instance, tmp_path
         avatar.get(store, instance)
 
 
-def test_a_picture_that_is_replaced_while_it_is_read_is_never_mixed(local_store, prefix):
-    alice = instances.create(local_store, prefix, "alice.example.com")
+def test_a_picture_that_is_replaced_while_read_is_never_mixed(local_store, instance_on_local):
+    alice = instance_on_local
     avatar.put(local_store, alice, b"old picture", "image/png")
     store = FailingStore(local_store)
     store.before("get", lambda: avatar.put(local_store, alice, b"new picture", "image/gif"))
@@ -119,9 +118,9 @@ def test_a_picture_that_is_replaced_while_it_is_read_is_never_mixed(local_store,
     assert avatar.get(store, alice).data == b"new picture"
 
 
-def test_an_etag_that_is_no_md5_does_not_make_a_picture_unreadable(local_store, prefix):
+def test_an_etag_that_is_no_md5_does_not_make_a_picture_unreadable(local_store, instance_on_local):
     """As that of an object which the server encrypts with a key of its own."""
-    alice = instances.create(local_store, prefix, "alice.example.com")
+    alice = instance_on_local
     avatar.put(local_store, alice, b"picture", "image/png")
     store = OtherEtag(local_store)
 
