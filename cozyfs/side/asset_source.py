@@ -63,7 +63,14 @@ def _checked(data: bytes, where: str) -> bytes:
 
 def _download(url: str) -> bytes:
     """200 only, redirects followed, all within the time-out but for one last silence."""
-    where = f"{urlsplit(url).scheme}://{urlsplit(url).netloc.rpartition('@')[2]}"
+    try:
+        parts = urlsplit(url)
+        urllib3.util.parse_url(url)
+    except ValueError as exc:
+        raise UsageError("the URL of the asset is not valid") from exc
+    if not parts.hostname:
+        raise UsageError("the URL of the asset names no host")
+    where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     deadline = time.monotonic() + FETCH_TIMEOUT_S
     with urllib3.PoolManager(
         headers={"User-Agent": "cozyfs", "Accept-Encoding": "identity"},

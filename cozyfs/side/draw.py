@@ -32,7 +32,7 @@ GAP = 2
 """How many times as large as what is wanted a decoder that can scale may deliver."""
 
 _ORIENTATION = 0x0112  # in EXIF
-_DEEP = "I"
+_HEADER_SIZE = 4096  # bytes, at most
 
 
 class Target(NamedTuple):
@@ -108,7 +108,10 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
     except Exception as exc:  # of any decoder, about any file
         print(repr(exc), file=sys.stderr)
         return {"refused": "unreadable"}, []
-    return {"sizes": [len(picture) for picture in pictures]}, pictures
+    sizes = [len(picture) for picture in pictures]
+    if sum(sizes) + _HEADER_SIZE > request["output"]:
+        return {"refused": "memory"}, []
+    return {"sizes": sizes}, pictures
 
 
 def chain(image: Image.Image, targets: list[Target]) -> list[bytes]:
@@ -205,7 +208,7 @@ def _turns() -> dict[int, Image.Transpose]:
 
 def _resizable(image: Image.Image) -> Image.Image:
     """In a mode whose pixels can be mixed: L, RGB, CMYK, or with transparency LA and RGBA."""
-    if image.mode.startswith(_DEEP):  # 16 bits; convert("L") alone would cut them off at 255
+    if image.mode.startswith("I"):  # 16 bits; convert("L") alone would cut them off at 255
         return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     if image.mode in ("LA", "RGBA"):
         return image

@@ -175,7 +175,9 @@ async def _kill(process: trio.Process) -> None:
 
 
 def _environment(whole: Mapping[str, str]) -> dict[str, str]:
-    return {name: whole[name] for name in _KEPT_ENVIRONMENT if name in whole}
+    kept = {name: whole[name] for name in _KEPT_ENVIRONMENT if name in whole}
+    # Decoders start a thread for each CPU, and each would take 64 MiB of addresses for its heap.
+    return kept | {"MALLOC_ARENA_MAX": "1"}
 
 
 @contextlib.contextmanager
@@ -233,5 +235,5 @@ def _pictures(answer: bytes, targets: Sequence[Target]) -> dict[str, bytes]:
 _REASONS = {
     "unreadable": "the file is damaged, or no image of a known format",
     "pixels": "the image has too many pixels",
-    "memory": "the image takes too much memory",
+    "memory": "the image, or a picture of it, takes too much memory",
 }

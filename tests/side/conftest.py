@@ -6,7 +6,9 @@ import secrets
 
 import pytest
 
-from cozyfs import instances
+from cozyfs.store.buckets import org_bucket
+from cozyfs.store.keys import default_db_prefix
+from cozyfs.values import Instance
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -20,12 +22,20 @@ def prefix():
     return f"t{secrets.token_hex(5)}"
 
 
+def alice_in(store, prefix):
+    """An instance without its record, which nothing here reads: a bucket and a prefix."""
+    domain = "alice.example.com"
+    alice = Instance(domain, "", default_db_prefix(domain), org_bucket(prefix, ""))
+    store.ensure_bucket(alice.bucket)
+    return alice
+
+
 @pytest.fixture
 def instance(store, prefix):
-    return instances.create(store, prefix, "alice.example.com")
+    return alice_in(store, prefix)
 
 
 @pytest.fixture
 def instance_on_local(local_store, prefix):
     """For tests that need one store alone."""
-    return instances.create(local_store, prefix, "alice.example.com")
+    return alice_in(local_store, prefix)

@@ -79,6 +79,12 @@ def test_a_url_of_another_kind_is_bad_input(url):
         fetch(url)
 
 
+@pytest.mark.parametrize("url", ["http://", "http://[x/", "http:///a", "https://h:port/"])
+def test_a_url_that_is_none_is_bad_input(url):
+    with pytest.raises(UsageError):
+        fetch(url)
+
+
 def test_a_file_that_is_not_there_is_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError):
         fetch(str(tmp_path / "nothing"))

@@ -282,9 +282,16 @@ async def test_garbage_is_no_pdf_file(data):
 
 async def test_an_image_that_takes_all_memory_gets_none():
     with pytest.raises(NoPicture) as caught:
-        await drawn(encoded(Image.new("RGB", (9_000, 9_000))), limits=Limits(memory=300 << 20))
+        await drawn(encoded(Image.new("P", (9_000, 9_000))), limits=Limits(memory=300 << 20))
 
-    assert str(caught.value) == "the image takes too much memory"
+    assert str(caught.value) == "the image, or a picture of it, takes too much memory"
+
+
+async def test_a_picture_that_is_itself_too_large_is_none():
+    noise = encoded(Image.effect_noise((500, 500), 100))
+
+    with pytest.raises(NoPicture, match="too much memory"):
+        await drawn(noise, limits=Limits(output=6_000))
 
 
 async def test_the_renderer_works_after_all_that():
