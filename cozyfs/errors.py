@@ -14,6 +14,8 @@
     |   +-- NotSupported  ChecksumMismatch  CorruptObject  StoreUnavailable  StoreFull
     +-- UploadFailed               a draft could not become an object; it is kept and retried
     +-- NoSpace                    the staging disk is full
+    +-- SideError                  avatar, thumbnails, assets, previews: what is beside the files
+    |   +-- NotStored  TooLarge  WrongContent  NoPicture
     +-- InstanceError              an instance is unknown, exists already, or is in use
     +-- AppRefused                 an app that cannot be installed as it is
     +-- JournalError               the tree and its journal in the store do not fit together
@@ -199,6 +201,35 @@ class AppRefused(CozyError):
     """The source of an app is unsafe, damaged, too large, or not what it should be."""
 
     errno = errno.EINVAL
+
+
+# ---- what is stored beside the files
+
+
+class SideError(CozyError):
+    """An avatar, a thumbnail, an asset or a preview cannot be had or is not accepted."""
+
+
+class NotStored(SideError):
+    """There is none."""
+
+    errno = errno.ENOENT
+
+
+class TooLarge(SideError):
+    """More bytes than things of this kind may have."""
+
+    errno = errno.EFBIG
+
+
+class WrongContent(SideError):
+    """Its checksum or its type is not the one that was promised."""
+
+    errno = errno.EINVAL
+
+
+class NoPicture(SideError):
+    """No picture can be made of a file: it is damaged, too large, or of no known format."""
 
 
 # ---- the journal and the lease

@@ -29,15 +29,8 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 COMMANDS = (
-    "mount",
-    "umount",
-    "flush",
-    "status",
-    "cp",
-    "instances",
-    "apps",
-    "konnectors",
-    "completion",
+    *("mount", "umount", "flush", "status", "cp", "instances", "avatar"),
+    *("apps", "konnectors", "assets", "completion"),
 )
 
 

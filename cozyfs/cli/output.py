@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
 _INDENT = 20
 
@@ -36,6 +38,14 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """*data* to the file *path*, whole or not at all, or to the standard output for ``-``."""
+    # What is there and no file, as /dev/null, must not be replaced by one.
+    atomic = path.is_file() or not os.path.lexists(path)
+    with click.open_file(os.fspath(path), "wb", atomic=atomic) as file:
+        file.write(data)
 
 
 def print_json(value: object) -> None:

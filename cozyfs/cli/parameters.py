@@ -92,6 +92,8 @@ DURATION = DurationType()
 MOUNTPOINT = MountpointType()
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
+SOURCE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+"""A file, or ``-`` for the standard input or output."""
 
 
 def state_option(command: Command) -> Command:
@@ -149,6 +151,19 @@ def instance_options(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def output_option(command: Command) -> Command:
+    """``--output``."""
+    return click.option(
+        "--output",
+        "-o",
+        "target",
+        type=SOURCE,
+        required=True,
+        metavar="FILE",
+        help="The file to write; - is the standard output.",
+    )(command)
 
 
 def log_level_option(default: str) -> Callable[[Command], Command]:
