@@ -73,7 +73,9 @@ class Asset:
 
     def compressed(self) -> bytes:
         """The content in brotli."""
-        packed: bytes = brotli.compress(self.data, quality=_BROTLI_QUALITY)
+        packed: bytes = brotli.compress(  # type: ignore[no-untyped-call]  # of brotli
+            self.data, quality=_BROTLI_QUALITY
+        )
         return packed
 
 
