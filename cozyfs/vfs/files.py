@@ -35,7 +35,7 @@ from cozyfs.errors import (
     UploadFailed,
 )
 from cozyfs.store.keys import new_doc_id, new_internal_id
-from cozyfs.values import AttributeChanges, Content, Fh, Ino, Inode
+from cozyfs.values import AttributeChanges, Content, Fh, Ino, Inode, VersionRules
 from cozyfs.vfs import extents
 from cozyfs.vfs.cache import WHOLE, BlockCache
 from cozyfs.vfs.draft import Draft, Target, Workshop
@@ -43,6 +43,7 @@ from cozyfs.vfs.names import conflict_name, decode
 from cozyfs.vfs.nodes import Handle, Node
 from cozyfs.vfs.pool import MemoryPool
 from cozyfs.vfs.upload import upload
+from cozyfs.vfs.versions import Versions
 from cozyfs.vfs.walkahead import WalkAhead
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Files:
         write_buffer: int,
         cache_size: int,
         read_only: bool = False,
+        version_rules: VersionRules | None = None,
         confirm: Callable[[], Awaitable[None]] | None = None,
         sync: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], int] = time.time_ns,
@@ -91,6 +93,7 @@ class Files:
         self._confirm = confirm
         self._clock = clock
         self.read_only = read_only
+        self.versions = Versions(index, version_rules or VersionRules())
         self.cache = BlockCache(objects, cache_size)
         self.pool = MemoryPool(write_buffer)
         self._shop = Workshop(
@@ -130,6 +133,17 @@ class Files:
     def failed(self) -> int:
         """Files whose last upload failed; they are retried."""
         return sum(1 for n in self._nodes.values() if n.failures)
+
+    def being_written(self, ino: Ino) -> bool:
+        """Whether the content that the index knows is, or may soon be, no longer the file's."""
+        node = self._nodes.get(ino)
+        return node is not None and (node.writers > 0 or node.draft is not None)
+
+    def replaced(self, ino: Ino) -> None:
+        """The file got another content, already in the store: it is a former one for whoever has
+        the file open, and a version when that one changes it."""
+        if (node := self._nodes.get(ino)) is not None:
+            node.replaced = False
 
     def is_open(self, ino: Ino) -> bool:
         node = self._nodes.get(ino)
@@ -481,6 +495,8 @@ class Files:
             node.pinned.remove(handle.pinned)
         node.handles -= 1
         node.writers -= handle.writable
+        if not node.writers and (node.draft is None or not node.draft.dirty):
+            node.replaced = False
         if node.handles == 0 and (node.draft is None or not node.draft.dirty):
             self._nodes.pop(node.ino, None)
             if node.draft is not None:  # its first change failed
@@ -638,12 +654,16 @@ class Files:
     def _commit(self, node: Node, draft: Draft, content: Content) -> None:
         """Point the inode at what was stored. Raises NotFound when it is gone."""
         with self._index.transaction():
+            former, now = self._index.get(node.ino), self._clock()
+            changed = True
+            if former.nlink and not node.replaced:
+                changed = self.versions.file_former(former, content.md5, now)
             self._index.set_content(
                 node.ino,
                 content,
                 mtime_ns=draft.mtime_ns,
-                ctime_ns=max(draft.ctime_ns, self._index.get(node.ino).ctime_ns),
-                now_ns=self._clock(),
+                ctime_ns=max(draft.ctime_ns, former.ctime_ns),
+                now_ns=now,
             )
             if content.internal_id is not None:
                 doc_id = content.doc_id or self._index.get(node.ino).doc_id
@@ -651,6 +671,7 @@ class Files:
             if node.failures:
                 self._index.remove_draft(node.ino)
         node.failures = 0
+        node.replaced = node.writers > 0 and (node.replaced or changed)
 
     async def _settle(self, node: Node, draft: Draft) -> None:
         """The draft equals what the index says: go on from there."""

@@ -24,6 +24,7 @@ from cozyfs.errors import (
     NotFound,
     NotPermitted,
     ReadOnly,
+    TreeError,
 )
 from cozyfs.store.keys import new_doc_id
 from cozyfs.values import TRASH_INO, AttributeChanges, Ino, Inode
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     import trio
 
     from cozyfs.index import Index
-    from cozyfs.values import Instance
+    from cozyfs.values import Instance, VersionRules
     from cozyfs.vfs.nodes import Handle
     from cozyfs.vfs.objects import Objects
 
@@ -75,6 +76,7 @@ class FileSystem:
         write_buffer: int,
         cache_size: int,
         read_only: bool = False,
+        version_rules: VersionRules | None = None,
         sync: Callable[[], Awaitable[None]] | None = None,
         confirm: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], int] = time.time_ns,
@@ -98,6 +100,7 @@ class FileSystem:
             write_buffer=write_buffer,
             cache_size=cache_size,
             read_only=read_only,
+            version_rules=version_rules,
             confirm=confirm,
             sync=sync,
             clock=clock,
@@ -209,12 +212,17 @@ class FileSystem:
     def rename(
         self, parent: Ino, name: bytes, new_parent: Ino, new_name: bytes, flags: int
     ) -> None:
-        """Atomic, also when it replaces; *flags* as in renameat2(2)."""
+        """Atomic, also when it replaces; *flags* as in renameat2(2). A file that replaces a file
+        goes on as its document, with its versions; the content that was there becomes one."""
         self._check_writable()
         check_name(new_name)
-        result = self.index.rename(
-            parent, name, new_parent, new_name, self._clock(), flags=flags, keep=self._in_use
-        )
+        now = self._clock()
+        with self.index.transaction():
+            if not flags:
+                self._inherit(parent, name, new_parent, new_name, now)
+            result = self.index.rename(
+                parent, name, new_parent, new_name, now, flags=flags, keep=self._in_use
+            )
         if result.replaced is not None:
             self._gone_unless_kept(result.replaced)
 
@@ -294,6 +302,21 @@ class FileSystem:
     def _check_writable(self) -> None:
         if self.read_only:
             raise ReadOnly("the mount is read-only")
+
+    def _inherit(
+        self, parent: Ino, name: bytes, new_parent: Ino, new_name: bytes, now_ns: int
+    ) -> None:
+        """Before a rename. What goes into the trash, or comes out of it, is no new content of
+        what it replaces there."""
+        if self.index.in_trash(parent) or self.index.in_trash(new_parent):
+            return
+        try:
+            former = self.index.lookup(new_parent, new_name)
+            heir = self.index.lookup(parent, name)
+        except TreeError:
+            return  # nothing is replaced, or the rename itself will say what is wrong
+        md5 = None if self.files.being_written(heir.ino) else heir.md5
+        self.files.versions.inherit(heir, former, md5, now_ns)
 
     def _make(
         self,
