@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from cozyfs.index import Index
     from cozyfs.state import InstanceState
     from cozyfs.store.base import Store
-    from cozyfs.values import Instance
+    from cozyfs.values import Instance, VersionRules
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ class MountOptions:
     journal_interval_s: float = 1.0
     refresh_s: float = 2.0  # of a read-only mount
     force_lease: bool = False
+    version_rules: VersionRules | None = None  # None: a Cozy's
     progress: Callable[[int, int], None] | None = None  # bytes restored, of how many
     notice: Callable[[str], None] = log.warning  # for people who wait for the mount
 
@@ -181,6 +182,7 @@ class _Mount:
                 write_buffer=options.write_buffer,
                 cache_size=options.cache_size,
                 read_only=options.read_only,
+                version_rules=options.version_rules,
                 sync=self._sync_tree,
                 confirm=self._confirm,
             )

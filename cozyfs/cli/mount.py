@@ -27,6 +27,7 @@ from cozyfs.cli.parameters import (
     log_level_option,
     state_option,
     store_options,
+    version_options,
 )
 from cozyfs.errors import CozyError, InstanceError, StoreUnavailable, UsageError
 
@@ -70,6 +71,8 @@ class Request:
     journal_interval_s: float
     refresh_s: float
     force_lease: bool
+    max_versions: int | None
+    version_delay_s: float | None
     log_file: Path | None
     log_level: str
     fstab: fstab.FstabOptions
@@ -138,6 +141,7 @@ class Request:
     is_flag=True,
     help="Take the instance over from a machine that is gone for good, at once.",
 )
+@version_options
 @click.option("--log-file", type=FILE, help="Log to this file; reopened when it was moved away.")
 @log_level_option("info")
 @click.option(
@@ -200,6 +204,8 @@ def parse_request(
         journal_interval_s=values["journal_interval"],
         refresh_s=max(values["refresh"], MIN_REFRESH_S),
         force_lease=values["force_lease"],
+        max_versions=values["max_versions"],
+        version_delay_s=values["version_delay"],
         log_file=log_file.absolute() if log_file else None,
         log_level=values["log_level"],
         fstab=options,
@@ -308,6 +314,7 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
     from cozyfs.mount import MountOptions, run_mount
     from cozyfs.state import InstanceState
     from cozyfs.store import open_store
+    from cozyfs.versioning import version_rules
 
     os.umask(0o077)  # what is kept on this machine is the user's alone
     logs.set_up(request.log_level, request.log_file)
@@ -315,6 +322,12 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
     with contextlib.closing(open_store(request.settings, parallel=1)) as store:
         description = store.description
         instance = _patiently(lambda: _find(store, request), request.timeout_s)
+    rules = version_rules(
+        request.settings.section,
+        instance,
+        max_number=request.max_versions,
+        min_delay_s=request.version_delay_s,
+    )
     state = InstanceState.open(request.state_dir, instance.bucket, instance.db_prefix)
     state.lock(request.mountpoint, instance=instance.domain, store=description)
     progress = RestoreProgress()
@@ -349,6 +362,7 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
                 journal_interval_s=request.journal_interval_s,
                 refresh_s=request.refresh_s,
                 force_lease=request.force_lease,
+                version_rules=rules,
                 progress=progress,
                 notice=notice,
             ),
