@@ -27,13 +27,15 @@ from cozyfs.errors import CozyError, LeaseLost, UploadFailed
 from cozyfs.fuse.attributes import FOLLOWED_S, FOREVER_S, Presentation
 from cozyfs.fuse.errors import errors
 from cozyfs.fuse.invalidation import tell_kernel
-from cozyfs.fuse.operations import Operations
+from cozyfs.fuse.views import OperationsWithViews
 from cozyfs.requests import HANDLERS
 from cozyfs.threads import Caller
 from cozyfs.tree import ReaderTree, WriterTree, open_for_reading, open_for_writing
 from cozyfs.vfs.deletions import abort_uploads, delete_due, unfinished_uploads
 from cozyfs.vfs.filesystem import FileSystem
 from cozyfs.vfs.objects import Objects
+from cozyfs.vfs.version_view import VersionView
+from cozyfs.vfs.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -197,7 +199,7 @@ class _Mount:
                 nursery.start_soon(abort_uploads, objects, left)
             remembered_s = FOLLOWED_S if options.read_only else FOREVER_S
             show = Presentation(options.uid, options.gid, options.umask, remembered_s)
-            operations = Operations(fs, show)
+            operations = OperationsWithViews(fs, show, Views([VersionView(fs)]))
             # Where ACLs are on, the kernel checks permissions whatever else it was told.
             operations.enable_acl = options.default_permissions
             _init_fuse(operations, options)
@@ -402,7 +404,7 @@ def _tame_memory() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
-def _init_fuse(operations: Operations, options: MountOptions) -> None:
+def _init_fuse(operations: OperationsWithViews, options: MountOptions) -> None:
     fuse_options = set(options.fuse_options)
     if not any(option.startswith("fsname=") for option in fuse_options):
         fuse_options.add(f"fsname=cozyfs:{options.instance.domain}")

@@ -235,6 +235,17 @@ class Files:
         handle.wrote = True
         return handle
 
+    def open_content(self, content: Inode, uid: int) -> Handle:
+        """A handle that reads a content which is no inode's any more; *content* says where it
+        is. Its object stays as long as the handle is open."""
+        handle = Handle(Fh(self._next_fh), Node(content.ino), os.O_RDONLY, uid)
+        self._next_fh += 1
+        self._handles[handle.fh] = handle
+        handle.pinned = content
+        handle.node.pinned.append(content)
+        handle.node.handles += 1
+        return handle
+
     async def store_empty(self, inode: Inode) -> None:
         """Give a new file its (empty) object at once: for mknod, which nobody closes."""
         handle = self.open_new(inode, os.O_WRONLY, 0)
@@ -382,11 +393,13 @@ class Files:
 
     @property
     def objects_in_use(self) -> set[str]:
-        """Keys of objects that drafts go on from, whatever the deletion queue says: they may be
-        intermediate ones that no inode ever had."""
+        """Keys of objects that drafts go on from, or handles read, whatever the deletion queue
+        says: the former may be intermediate ones that no inode ever had."""
         drafts = [n.draft for n in self._nodes.values() if n.draft is not None]
         keys = {draft.base.key for draft in drafts if draft.base is not None}
-        return keys | {draft.stream.key for draft in drafts if draft.stream is not None}
+        keys |= {draft.stream.key for draft in drafts if draft.stream is not None}
+        pinned = (handle.pinned for handle in self._handles.values() if handle.pinned is not None)
+        return keys | {ref.key for ref in map(self._objects.ref, pinned) if ref is not None}
 
     # ---- drafts that could not be stored
 

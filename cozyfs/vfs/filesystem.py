@@ -32,6 +32,7 @@ from cozyfs.vfs import acl
 from cozyfs.vfs.draft import Target
 from cozyfs.vfs.files import Files, without_set_ids
 from cozyfs.vfs.names import check_name, decode, media_class, media_type
+from cozyfs.vfs.views import refuse_reserved
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -88,7 +89,7 @@ class FileSystem:
         self.objects = objects
         self.read_only = read_only
         self._sync = sync
-        self._clock = clock
+        self._clock = self.clock = clock
         self._lookups: dict[Ino, int] = {}
         self._capabilities = index.has_xattr(CAPABILITY)
         self.files = Files(
@@ -196,6 +197,7 @@ class FileSystem:
     def link(self, ino: Ino, parent: Ino, name: bytes) -> Inode:
         self._check_writable()
         check_name(name)
+        refuse_reserved(parent, name)
         return self.files.current(self.index.link(ino, parent, name, self._clock()))
 
     def unlink(self, parent: Ino, name: bytes) -> None:
@@ -216,6 +218,7 @@ class FileSystem:
         goes on as its document, with its versions; the content that was there becomes one."""
         self._check_writable()
         check_name(new_name)
+        refuse_reserved(new_parent, new_name)
         now = self._clock()
         with self.index.transaction():
             if not flags:
@@ -330,6 +333,7 @@ class FileSystem:
     ) -> Inode:
         self._check_writable()
         check_name(name)
+        refuse_reserved(parent, name)
         now = self._clock()
         above = self.index.get(parent)
         if above.mode & stat.S_ISGID:
