@@ -205,10 +205,10 @@ async def test_an_upload_that_failed_files_the_former_content_once_it_succeeds(w
 
 async def test_what_is_written_to_a_removed_file_files_nothing(world):
     async with world.mount(version_rules=EVERY) as fs:
-        ino = await new_file(fs, b"f", b"before")
+        ino = await new_file(fs, b"f", b"before", parent=TRASH_INO)
         handle = await fs.files.open(ino, os.O_WRONLY, USER)
         await fs.files.write(handle.fh, 0, b"1")
-        fs.unlink(ROOT_INO, b"f")
+        fs.unlink(TRASH_INO, b"f")
         await close(fs, handle)
         await world.settled()
         assert fs.index.usage.versions == 0
@@ -217,9 +217,9 @@ async def test_what_is_written_to_a_removed_file_files_nothing(world):
 
 async def test_versions_go_with_their_file(world):
     async with world.mount(version_rules=EVERY) as fs:
-        ino = await new_file(fs, b"f", b"1")
+        ino = await new_file(fs, b"f", b"1", parent=TRASH_INO)
         await replace_file(fs, ino, b"22")
-        fs.unlink(ROOT_INO, b"f")
+        fs.unlink(TRASH_INO, b"f")
         assert fs.index.usage.disk_bytes == 0
         world.check(fs)
 
