@@ -100,6 +100,12 @@ def test_the_same_content_again_pushes_no_version_out():
 # ---- overwriting
 
 
+def destroy(fs, name):
+    """For good: in the trash."""
+    fs.rename(ROOT_INO, name, TRASH_INO, name, 0)
+    fs.unlink(TRASH_INO, name)
+
+
 def versions(fs, ino):
     return fs.index.versions_of(fs.index.get(ino).doc_id)
 
@@ -205,10 +211,10 @@ async def test_an_upload_that_failed_files_the_former_content_once_it_succeeds(w
 
 async def test_what_is_written_to_a_removed_file_files_nothing(world):
     async with world.mount(version_rules=EVERY) as fs:
-        ino = await new_file(fs, b"f", b"before", parent=TRASH_INO)
+        ino = await new_file(fs, b"f", b"before")
         handle = await fs.files.open(ino, os.O_WRONLY, USER)
         await fs.files.write(handle.fh, 0, b"1")
-        fs.unlink(TRASH_INO, b"f")
+        destroy(fs, b"f")
         await close(fs, handle)
         await world.settled()
         assert fs.index.usage.versions == 0
@@ -217,9 +223,9 @@ async def test_what_is_written_to_a_removed_file_files_nothing(world):
 
 async def test_versions_go_with_their_file(world):
     async with world.mount(version_rules=EVERY) as fs:
-        ino = await new_file(fs, b"f", b"1", parent=TRASH_INO)
+        ino = await new_file(fs, b"f", b"1")
         await replace_file(fs, ino, b"22")
-        fs.unlink(TRASH_INO, b"f")
+        destroy(fs, b"f")
         assert fs.index.usage.disk_bytes == 0
         world.check(fs)
 
@@ -384,9 +390,11 @@ async def test_a_symbolic_link_that_replaces_a_file_is_no_new_content_of_it(worl
 async def test_in_the_trash_nothing_is_inherited(world, into):
     async with world.mount(version_rules=EVERY) as fs:
         places = [ROOT_INO, TRASH_INO] if into else [TRASH_INO, ROOT_INO]
-        moved = await new_file(fs, b"f", b"1", parent=places[0])
+        moved = await new_file(fs, b"f", b"1")
         doc_id = fs.index.get(moved).doc_id
-        await new_file(fs, b"g", b"22", parent=places[1])
+        await new_file(fs, b"g", b"22")
+        trashed = b"g" if into else b"f"
+        fs.rename(ROOT_INO, trashed, TRASH_INO, trashed, 0)
         fs.rename(places[0], b"f", places[1], b"g", 0)
         assert fs.index.get(moved).doc_id == doc_id
         assert fs.index.usage.versions == 0
