@@ -43,19 +43,21 @@ def find_versions_to_clean(
     """What to do with *candidate*, a content that was just replaced, and which of the versions
     that its file has to remove, the oldest first.
 
-    As a Cozy decides, but for two things: versions with tags stay also where no versions are
-    wanted, and a content that was replaced by the same one (*same_content*) does not push an
-    older version out.
+    As a Cozy decides, but that versions with tags stay also where no versions are wanted, that a
+    number of 1 means the current content alone, that a content which was replaced by the same one
+    (*same_content*) does not push an older version out, and that a version from the future, made
+    while a clock was wrong, does not keep others from being made until then.
     """
     untagged = [old for old in sorted(olds, key=lambda old: old.created_ns) if not _tags(old)]
-    if rules.max_number == 0:
+    if rules.max_number <= 1:
         return Action.CLEAN, untagged
     if any(old.internal_id == candidate.internal_id for old in olds):
         return Action.NOTHING, []
     action = Action.KEEP
     if olds and not _tags(candidate):
         last_ns = max(old.created_ns for old in olds)
-        if last_ns + round(rules.min_delay_s * 1e9) > candidate.created_ns:
+        delay_ns = round(rules.min_delay_s * 1e9)
+        if last_ns <= candidate.created_ns < last_ns + delay_ns:
             action = Action.CLEAN
     if same_content:
         action = Action.CLEAN

@@ -78,7 +78,8 @@ class Tree:
         self.fds: dict[int, int] = {}
         self._next = 1
         self._past: dict[int, tuple[set[tuple[int, str]], set[int], set[str | None]]] = {}
-        """What open files were called, their modes and documents, since the stream of one may have begun."""
+        """What open files were called, their modes and documents, since the stream of one may
+        have begun."""
 
     def add(self, path: str, node: Node) -> int:
         number, self._next = self._next, self._next + 1

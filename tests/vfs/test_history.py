@@ -392,7 +392,7 @@ class Machine:
 
 @given(st.lists(operations, max_size=25), st.integers(0, 4), st.sampled_from([0.0, 5.0]))
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_whatever_is_done_versions_can_be_read_and_are_counted(
     tmp_path_factory, drawn, most, delay_s

@@ -88,9 +88,15 @@ def test_a_version_at_the_very_end_of_the_delay_is_kept():
     assert clean(CANDIDATE, [V["v5"]], 20, 20)[0] is Action.KEEP
 
 
-def test_where_no_versions_are_wanted_those_with_tags_stay():
+@pytest.mark.parametrize("most", [0, 1])
+def test_where_no_versions_are_wanted_those_with_tags_stay(most):
     tagged = [V["v0"], version("v1", 100, "x")]
-    assert clean(CANDIDATE, tagged, 0, 15) == (Action.CLEAN, ["v0"])
+    assert clean(CANDIDATE, tagged, most, 15) == (Action.CLEAN, ["v0"])
+    assert clean(CANDIDATE, [], most, 15) == (Action.CLEAN, [])
+
+
+def test_a_version_that_a_wrong_clock_made_in_the_future_hinders_no_other():
+    assert clean(CANDIDATE, [version("future", -500_000)], 20, 15) == (Action.KEEP, [])
 
 
 def test_the_same_content_again_pushes_no_version_out():
