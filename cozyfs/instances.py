@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cozyfs.errors import (
     AccessDenied,
@@ -28,9 +28,11 @@ from cozyfs.store.keys import check_db_prefix, default_db_prefix
 from cozyfs.values import Instance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from cozyfs.store.base import Store
+
+T = TypeVar("T")
 
 RECORD_NAME = ".cozyfs/instance.json"
 RECORD_FORMAT = 1
@@ -94,7 +96,10 @@ def create(
     store.ensure_bucket(instance.bucket)
     if next(iter(store.list(instance.bucket, f"{instance.db_prefix}/")), None) is not None:
         raise InstanceError(f"there are objects under the prefix {instance.db_prefix} already")
-    _write(store, instance)
+    try:
+        _write(store, instance)
+    except PreconditionFailed as exc:
+        raise InstanceError(f"the instance {instance.domain} was just created by another") from exc
     try:
         # The condition above guards one key; the same domain may have got another just now.
         others = (other for other in list_instances(store, bucket_prefix) if other != instance)
@@ -115,16 +120,18 @@ def _refuse_if_taken(existing: Iterator[Instance], wanted: Instance) -> None:
             )
 
 
-def _write(store: Store, instance: Instance) -> None:
+def _write(store: Store, instance: Instance, if_match: str | None = None) -> None:
+    """Over the record with the ETag *if_match*, else where there is none. Raises
+    PreconditionFailed, on stores that know conditions."""
     record = {"format": RECORD_FORMAT, **asdict(instance)}
     body = json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
-    key = record_key(instance.db_prefix)
+    bucket, key, kind = instance.bucket, record_key(instance.db_prefix), "application/json"
     try:
-        store.put(instance.bucket, key, body, content_type="application/json", if_absent=True)
-    except PreconditionFailed as exc:
-        raise InstanceError(f"the instance {instance.domain} was just created by another") from exc
+        store.put(
+            bucket, key, body, content_type=kind, if_absent=if_match is None, if_match=if_match
+        )
     except NotSupported:
-        store.put(instance.bucket, key, body, content_type="application/json")
+        store.put(bucket, key, body, content_type=kind)
 
 
 def find(
@@ -229,11 +236,36 @@ def _parse(body: bytes, db_prefix: str) -> Instance:
             context=str(record["context"]),
             quota=int(record["quota"]),
             created_at=str(record["created_at"]),
+            max_versions=_optional(record, "max_versions", int),
+            version_delay_s=_optional(record, "version_delay_s", float),
         )
     except (ValueError, KeyError, TypeError) as exc:
         raise InstanceError(
             f"the record of the instance with prefix {db_prefix} is damaged"
         ) from exc
+
+
+def _optional(record: dict[str, Any], field: str, kind: Callable[[Any], T]) -> T | None:
+    """What older records do not have."""
+    value = record.get(field)
+    return None if value is None else kind(value)
+
+
+def modify(store: Store, instance: Instance, **changes: Any) -> Instance:
+    """Gives the fields *changes* of an instance's record other values; mounts see them when they
+    start. Returns it as it is after. Raises InstanceError when it is gone, or was changed by
+    another at the same moment."""
+    key = record_key(instance.db_prefix)
+    try:
+        etag = store.head(instance.bucket, key).etag
+        changed = replace(_parse(store.get(instance.bucket, key), instance.db_prefix), **changes)
+    except ObjectNotFound as exc:
+        raise InstanceError(f"there is no instance {instance.domain} any more") from exc
+    try:
+        _write(store, changed, if_match=etag)
+    except PreconditionFailed as exc:
+        raise InstanceError(f"{instance.domain} was just changed by another: try again") from exc
+    return changed
 
 
 def destroy(store: Store, instance: Instance) -> int:

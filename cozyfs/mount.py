@@ -27,7 +27,7 @@ from cozyfs.errors import CozyError, LeaseLost, UploadFailed
 from cozyfs.fuse.attributes import FOLLOWED_S, FOREVER_S, Presentation
 from cozyfs.fuse.errors import errors
 from cozyfs.fuse.invalidation import tell_kernel
-from cozyfs.fuse.operations import Operations
+from cozyfs.fuse.views import OperationsWithViews
 from cozyfs.index import NO_CHANGES
 from cozyfs.requests import HANDLERS
 from cozyfs.threads import Caller
@@ -35,6 +35,8 @@ from cozyfs.tree import ReaderTree, WriterTree, open_for_reading, open_for_writi
 from cozyfs.vfs.deletions import abort_uploads, delete_due, unfinished_uploads
 from cozyfs.vfs.filesystem import FileSystem
 from cozyfs.vfs.objects import Objects
+from cozyfs.vfs.version_view import VersionView
+from cozyfs.vfs.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from cozyfs.index import Index
     from cozyfs.state import InstanceState
     from cozyfs.store.base import Store
-    from cozyfs.values import Instance
+    from cozyfs.values import Instance, VersionRules
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,7 @@ class MountOptions:
     refresh_s: float = 2.0  # of a read-only mount
     force_lease: bool = False
     accept_loss: bool = False
+    version_rules: VersionRules | None = None  # None: a Cozy's
     progress: Callable[[int, int], None] | None = None  # bytes restored, of how many
     notice: Callable[[str], None] = log.warning  # for people who wait for the mount
 
@@ -190,6 +193,7 @@ class _Mount:
                 write_buffer=options.write_buffer,
                 cache_size=options.cache_size,
                 read_only=options.read_only,
+                version_rules=options.version_rules,
                 sync=self._sync_tree,
                 confirm=self._confirm,
             )
@@ -203,7 +207,7 @@ class _Mount:
                 nursery.start_soon(abort_uploads, objects, left)
             remembered_s = FOLLOWED_S if options.read_only else FOREVER_S
             show = Presentation(options.uid, options.gid, options.umask, remembered_s)
-            operations = Operations(fs, show)
+            operations = OperationsWithViews(fs, show, Views([VersionView(fs)]))
             # Where ACLs are on, the kernel checks permissions whatever else it was told.
             operations.enable_acl = options.default_permissions
             _init_fuse(operations, options)
@@ -408,7 +412,7 @@ def _tame_memory() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
-def _init_fuse(operations: Operations, options: MountOptions) -> None:
+def _init_fuse(operations: OperationsWithViews, options: MountOptions) -> None:
     fuse_options = set(options.fuse_options)
     if not any(option.startswith("fsname=") for option in fuse_options):
         fuse_options.add(f"fsname=cozyfs:{options.instance.domain}")

@@ -13,11 +13,25 @@ from typing import Any
 
 from cozyfs.control import Send
 from cozyfs.fuse.copies import answer_copy
+from cozyfs.fuse.versions import (
+    answer_clear,
+    answer_import,
+    answer_remove,
+    answer_restore,
+    answer_tag,
+    answer_versions,
+)
 from cozyfs.vfs.filesystem import FileSystem
 
 Handler = Callable[[FileSystem, dict[str, Any], Send], Awaitable[None]]
 
 HANDLERS: Mapping[str, Handler] = {
     "copy": answer_copy,
+    "versions": answer_versions,
+    "version-restore": answer_restore,
+    "version-remove": answer_remove,
+    "versions-clear": answer_clear,
+    "version-import": answer_import,
+    "version-tag": answer_tag,
 }
 """By the name of the request (``op``)."""

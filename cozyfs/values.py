@@ -76,6 +76,14 @@ class AttributeChanges:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionRules:
+    """Which former contents of files stay; the defaults are a Cozy's."""
+
+    max_number: int = 20  # of contents of a file, the current one counts; 0: keep no version
+    min_delay_s: float = 15 * 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One person's Cozy, as kept in ``<db_prefix>/.cozyfs/instance.json`` of its bucket."""
 
@@ -86,3 +94,5 @@ class Instance:
     context: str = ""
     quota: int = 0  # bytes; 0: unlimited
     created_at: str = ""  # RFC 3339, UTC
+    max_versions: int | None = None  # as in VersionRules; None: as configured
+    version_delay_s: float | None = None

@@ -303,3 +303,35 @@ def test_an_instance_lives_and_dies_on_s3(s3_url):
     with pytest.raises(ObjectNotFound):
         store.head(made.bucket, instances.record_key(made.db_prefix))
     store.close()
+
+
+# ---- modifying
+
+
+@pytest.fixture(params=["local_store", "s3_store"])
+def any_store(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_what_is_modified_is_found_by_all_and_the_rest_stays(any_store):
+    made = instances.create(any_store, PREFIX, "modified.example.com", quota=5)
+
+    changed = instances.modify(any_store, made, max_versions=3, version_delay_s=60.0)
+
+    assert (changed.max_versions, changed.version_delay_s, changed.quota) == (3, 60.0, 5)
+    assert instances.find(any_store, PREFIX, made.domain) == changed
+
+
+def test_what_another_has_modified_meanwhile_is_kept(store):
+    made = instances.create(store, PREFIX, ALICE)
+    instances.modify(store, made, max_versions=3)
+
+    assert instances.modify(store, made, version_delay_s=1.0).max_versions == 3
+
+
+def test_an_instance_that_is_gone_cannot_be_modified(store):
+    made = instances.create(store, PREFIX, ALICE)
+    instances.destroy(store, made)
+
+    with pytest.raises(InstanceError, match="no instance"):
+        instances.modify(store, made, max_versions=3)

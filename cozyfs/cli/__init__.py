@@ -29,8 +29,18 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 COMMANDS = (
-    *("mount", "umount", "flush", "status", "cp", "instances", "avatar"),
-    *("apps", "konnectors", "assets", "completion"),
+    "mount",
+    "umount",
+    "flush",
+    "status",
+    "cp",
+    "versions",
+    "instances",
+    "avatar",
+    "apps",
+    "konnectors",
+    "assets",
+    "completion",
 )
 
 

@@ -15,8 +15,9 @@ from cozyfs.cli.parameters import (
     log_level_option,
     state_option,
     store_options,
+    version_options,
 )
-from cozyfs.errors import InstanceError
+from cozyfs.errors import InstanceError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,6 +132,43 @@ def show(
         output.print_fields(_fields(instance))
 
 
+@command.command("modify", short_help="Change the settings of an instance.")
+@click.argument("domain")
+@store_options
+@instance_options
+@version_options
+@json_option
+@log_level_option("error")
+def modify(
+    domain: str,
+    fs_url: str | None,
+    config: Path | None,
+    org: str | None,
+    db_prefix: str | None,
+    max_versions: int | None,
+    version_delay: float | None,
+    as_json: bool,
+    log_level: str,
+) -> None:
+    """Change what is given, for every mount of the instance DOMAIN from its next start on.
+
+    \b
+      cozyfs instances modify alice.example.com --max-versions 50 --version-delay 1h
+    """
+    from cozyfs import instances
+
+    given = {"max_versions": max_versions, "version_delay_s": version_delay}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        raise UsageError("say what to change, for example --max-versions 50")
+    settings = stores.settings(fs_url, config, log_level)
+    with stores.opened(settings) as store:
+        instance = stores.find(store, settings, domain, org, db_prefix)
+        instance = instances.modify(store, instance, **changes)
+    if as_json:
+        output.print_json(asdict(instance))
+
+
 @command.command("destroy", short_help="Delete an instance with all its files.")
 @click.argument("domain")
 @store_options
@@ -186,6 +224,12 @@ def _fields(instance: Instance) -> dict[str, Any]:
         "organisation": instance.org or None,
         "context": instance.context or None,
         "quota_bytes": instance.quota or None,
+        "max_versions": "as configured"
+        if instance.max_versions is None
+        else instance.max_versions,
+        "version_delay_s": "as configured"
+        if instance.version_delay_s is None
+        else instance.version_delay_s,
         "db_prefix": instance.db_prefix,
         "bucket": instance.bucket,
         "created": instance.created_at,

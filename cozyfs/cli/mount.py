@@ -27,6 +27,7 @@ from cozyfs.cli.parameters import (
     log_level_option,
     state_option,
     store_options,
+    version_options,
 )
 from cozyfs.errors import CozyError, InstanceError, StoreUnavailable, UsageError
 
@@ -71,6 +72,8 @@ class Request:
     refresh_s: float
     force_lease: bool
     accept_loss: bool
+    max_versions: int | None
+    version_delay_s: float | None
     log_file: Path | None
     log_level: str
     fstab: fstab.FstabOptions
@@ -144,6 +147,7 @@ class Request:
     is_flag=True,
     help="Where the journal in the store is damaged, go on without what cannot be restored.",
 )
+@version_options
 @click.option("--log-file", type=FILE, help="Log to this file; reopened when it was moved away.")
 @log_level_option("info")
 @click.option(
@@ -210,6 +214,8 @@ def parse_request(
         refresh_s=max(values["refresh"], MIN_REFRESH_S),
         force_lease=values["force_lease"],
         accept_loss=values["accept_loss"],
+        max_versions=values["max_versions"],
+        version_delay_s=values["version_delay"],
         log_file=log_file.absolute() if log_file else None,
         log_level=values["log_level"],
         fstab=options,
@@ -318,6 +324,7 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
     from cozyfs.mount import MountOptions, run_mount
     from cozyfs.state import InstanceState
     from cozyfs.store import open_store
+    from cozyfs.versioning import version_rules
 
     os.umask(0o077)  # what is kept on this machine is the user's alone
     logs.set_up(request.log_level, request.log_file)
@@ -325,6 +332,12 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
     with contextlib.closing(open_store(request.settings, parallel=1)) as store:
         description = store.description
         instance = _patiently(lambda: _find(store, request), request.timeout_s)
+    rules = version_rules(
+        request.settings.section,
+        instance,
+        max_number=request.max_versions,
+        min_delay_s=request.version_delay_s,
+    )
     state = InstanceState.open(request.state_dir, instance.bucket, instance.db_prefix)
     state.lock(request.mountpoint, instance=instance.domain, store=description)
     progress = RestoreProgress()
@@ -360,6 +373,7 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
                 refresh_s=request.refresh_s,
                 force_lease=request.force_lease,
                 accept_loss=request.accept_loss,
+                version_rules=rules,
                 progress=progress,
                 notice=notice,
             ),

@@ -148,6 +148,22 @@ def instance_options(command: Command) -> Command:
     )(command)
 
 
+def version_options(command: Command) -> Command:
+    """``--max-versions`` and ``--version-delay``: which former contents of files stay."""
+    command = click.option(
+        "--version-delay",
+        type=DURATION,
+        metavar="DURATION",
+        help="Least time between two versions of a file. [default: 15m]",
+    )(command)
+    return click.option(
+        "--max-versions",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Contents of a file that are kept, the current one counts. [default: 20]",
+    )(command)
+
+
 def json_option(command: Command) -> Command:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)

@@ -23,6 +23,7 @@ from cozyfs.store.keys import object_key, parse_object_name
 from cozyfs.values import Content, Ino, Inode
 from cozyfs.vfs.names import check_name
 from cozyfs.vfs.orphans import is_taken, place_for
+from cozyfs.vfs.versions import keep_former
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -168,6 +169,8 @@ def apply(index: Index, made: Plan, *, uid: int, gid: int, now_ns: int) -> list[
     paths: list[bytes] = []
     for content in made.contents:
         with index.transaction():
+            # Whatever the rules of versions: who wrote it, and when, is not known here.
+            keep_former(index, content.ino, now_ns)
             inode = _set_content(index, content.ino, content.found, now_ns)
         paths.append(_path(index, inode))
     for new in made.files:

@@ -93,7 +93,7 @@ class Documents:
             raise InvalidRequest(f"{', '.join(computed)} cannot be set: the tree says")
         fields = self.fs.index.document(ino)
         for name, value in changes.items():
-            value = _tags(value) if name == "tags" and value else value
+            value = unique_tags(value) if name == "tags" and value else value
             if value is None or value == [] or value == {}:
                 fields.pop(name, None)
             else:
@@ -197,6 +197,7 @@ def _times(inode: Inode) -> dict[str, str]:
     return {"created_at": format_time(created), "updated_at": format_time(inode.mtime_ns)}
 
 
-def _tags(tags: Iterable[str]) -> list[str]:
+def unique_tags(tags: Iterable[str]) -> list[str]:
+    """Trimmed, each once, in their order, none empty."""
     trimmed = (tag.strip() for tag in tags)
     return list(dict.fromkeys(tag for tag in trimmed if tag))

@@ -35,7 +35,7 @@ from cozyfs.errors import (
     UploadFailed,
 )
 from cozyfs.store.keys import new_internal_id
-from cozyfs.values import AttributeChanges, Content, Fh, Ino, Inode
+from cozyfs.values import AttributeChanges, Content, Fh, Ino, Inode, VersionRules
 from cozyfs.vfs import extents
 from cozyfs.vfs.cache import WHOLE, BlockCache
 from cozyfs.vfs.draft import Draft, Target, Workshop
@@ -43,6 +43,7 @@ from cozyfs.vfs.kept import KeptDrafts
 from cozyfs.vfs.nodes import Handle, Node
 from cozyfs.vfs.pool import MemoryPool
 from cozyfs.vfs.upload import upload
+from cozyfs.vfs.versions import Versions
 from cozyfs.vfs.walkahead import WalkAhead
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Files:
         write_buffer: int,
         cache_size: int,
         read_only: bool = False,
+        version_rules: VersionRules | None = None,
         confirm: Callable[[], Awaitable[None]] | None = None,
         sync: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], int] = time.time_ns,
@@ -88,6 +90,7 @@ class Files:
         self._confirm = confirm
         self._clock = clock
         self.read_only = read_only
+        self.versions = Versions(index, version_rules or VersionRules())
         self.cache = BlockCache(objects, cache_size)
         self.pool = MemoryPool(write_buffer)
         self._shop = Workshop(
@@ -128,6 +131,17 @@ class Files:
     def failed(self) -> int:
         """Files whose last upload failed; they are retried."""
         return sum(1 for n in self._nodes.values() if n.failures)
+
+    def being_written(self, ino: Ino) -> bool:
+        """Whether the content that the index knows is, or may soon be, no longer the file's."""
+        node = self._nodes.get(ino)
+        return node is not None and (node.writers > 0 or node.draft is not None)
+
+    def replaced(self, ino: Ino) -> None:
+        """The file got another content, already in the store: it is a former one for whoever has
+        the file open, and a version when that one changes it."""
+        if (node := self._nodes.get(ino)) is not None:
+            node.replaced = False
 
     def is_open(self, ino: Ino) -> bool:
         node = self._nodes.get(ino)
@@ -217,6 +231,17 @@ class Files:
         draft.dirty = True
         handle.node.draft = draft
         handle.wrote = True
+        return handle
+
+    def open_content(self, content: Inode, uid: int) -> Handle:
+        """A handle that reads a content which is no inode's any more; *content* says where it
+        is. Its object stays as long as the handle is open."""
+        handle = Handle(Fh(self._next_fh), Node(content.ino), os.O_RDONLY, uid)
+        self._next_fh += 1
+        self._handles[handle.fh] = handle
+        handle.pinned = content
+        handle.node.pinned.append(content)
+        handle.node.handles += 1
         return handle
 
     async def store_empty(self, inode: Inode) -> None:
@@ -366,11 +391,13 @@ class Files:
 
     @property
     def objects_in_use(self) -> set[str]:
-        """Keys of objects that drafts go on from, whatever the deletion queue says: they may be
-        intermediate ones that no inode ever had."""
+        """Keys of objects that drafts go on from, or handles read, whatever the deletion queue
+        says: the former may be intermediate ones that no inode ever had."""
         drafts = [n.draft for n in self._nodes.values() if n.draft is not None]
         keys = {draft.base.key for draft in drafts if draft.base is not None} | self._kept.bases
-        return keys | {draft.stream.key for draft in drafts if draft.stream is not None}
+        keys |= {draft.stream.key for draft in drafts if draft.stream is not None}
+        pinned = (handle.pinned for handle in self._handles.values() if handle.pinned is not None)
+        return keys | {ref.key for ref in map(self._objects.ref, pinned) if ref is not None}
 
     # ---- drafts that could not be stored
 
@@ -419,6 +446,8 @@ class Files:
             node.pinned.remove(handle.pinned)
         node.handles -= 1
         node.writers -= handle.writable
+        if not node.writers and (node.draft is None or not node.draft.dirty):
+            node.replaced = False
         if node.handles == 0 and (node.draft is None or not node.draft.dirty):
             self._nodes.pop(node.ino, None)
             if node.draft is not None:  # its first change failed
@@ -576,12 +605,16 @@ class Files:
     def _commit(self, node: Node, draft: Draft, content: Content) -> None:
         """Point the inode at what was stored. Raises NotFound when it is gone."""
         with self._index.transaction():
+            former, now = self._index.get(node.ino), self._clock()
+            changed = True
+            if former.nlink and not node.replaced:
+                changed = self.versions.file_former(former, content.md5, now)
             self._index.set_content(
                 node.ino,
                 content,
                 mtime_ns=draft.mtime_ns,
-                ctime_ns=max(draft.ctime_ns, self._index.get(node.ino).ctime_ns),
-                now_ns=self._clock(),
+                ctime_ns=max(draft.ctime_ns, former.ctime_ns),
+                now_ns=now,
             )
             if content.internal_id is not None:
                 doc_id = content.doc_id or self._index.get(node.ino).doc_id
@@ -589,6 +622,7 @@ class Files:
             if node.failures:
                 self._index.remove_draft(node.ino)
         node.failures = 0
+        node.replaced = node.writers > 0 and (node.replaced or changed)
 
     async def _settle(self, node: Node, draft: Draft) -> None:
         """The draft equals what the index says: go on from there."""

@@ -24,6 +24,7 @@ from cozyfs.errors import (
     NotFound,
     NotPermitted,
     ReadOnly,
+    TreeError,
 )
 from cozyfs.store.keys import new_doc_id
 from cozyfs.values import TRASH_INO, AttributeChanges, Ino, Inode
@@ -31,6 +32,7 @@ from cozyfs.vfs import acl
 from cozyfs.vfs.draft import Target
 from cozyfs.vfs.files import Files, without_set_ids
 from cozyfs.vfs.names import check_name, decode, media_class, media_type
+from cozyfs.vfs.views import refuse_reserved
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     import trio
 
     from cozyfs.index import Index
-    from cozyfs.values import Instance
+    from cozyfs.values import Instance, VersionRules
     from cozyfs.vfs.nodes import Handle
     from cozyfs.vfs.objects import Objects
 
@@ -75,6 +77,7 @@ class FileSystem:
         write_buffer: int,
         cache_size: int,
         read_only: bool = False,
+        version_rules: VersionRules | None = None,
         sync: Callable[[], Awaitable[None]] | None = None,
         confirm: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], int] = time.time_ns,
@@ -86,7 +89,7 @@ class FileSystem:
         self.objects = objects
         self.read_only = read_only
         self._sync = sync
-        self._clock = clock
+        self._clock = self.clock = clock
         self._lookups: dict[Ino, int] = {}
         self._capabilities = index.has_xattr(CAPABILITY)
         self.files = Files(
@@ -98,6 +101,7 @@ class FileSystem:
             write_buffer=write_buffer,
             cache_size=cache_size,
             read_only=read_only,
+            version_rules=version_rules,
             confirm=confirm,
             sync=sync,
             clock=clock,
@@ -193,6 +197,7 @@ class FileSystem:
     def link(self, ino: Ino, parent: Ino, name: bytes) -> Inode:
         self._check_writable()
         check_name(name)
+        refuse_reserved(parent, name)
         return self.files.current(self.index.link(ino, parent, name, self._clock()))
 
     def unlink(self, parent: Ino, name: bytes) -> None:
@@ -209,12 +214,18 @@ class FileSystem:
     def rename(
         self, parent: Ino, name: bytes, new_parent: Ino, new_name: bytes, flags: int
     ) -> None:
-        """Atomic, also when it replaces; *flags* as in renameat2(2)."""
+        """Atomic, also when it replaces; *flags* as in renameat2(2). A file that replaces a file
+        goes on as its document, with its versions; the content that was there becomes one."""
         self._check_writable()
         check_name(new_name)
-        result = self.index.rename(
-            parent, name, new_parent, new_name, self._clock(), flags=flags, keep=self._in_use
-        )
+        refuse_reserved(new_parent, new_name)
+        now = self._clock()
+        with self.index.transaction():
+            if not flags:
+                self._inherit(parent, name, new_parent, new_name, now)
+            result = self.index.rename(
+                parent, name, new_parent, new_name, now, flags=flags, keep=self._in_use
+            )
         if result.replaced is not None:
             self._gone_unless_kept(result.replaced)
 
@@ -295,6 +306,21 @@ class FileSystem:
         if self.read_only:
             raise ReadOnly("the mount is read-only")
 
+    def _inherit(
+        self, parent: Ino, name: bytes, new_parent: Ino, new_name: bytes, now_ns: int
+    ) -> None:
+        """Before a rename. What goes into the trash, or comes out of it, is no new content of
+        what it replaces there."""
+        if self.index.in_trash(parent) or self.index.in_trash(new_parent):
+            return
+        try:
+            former = self.index.lookup(new_parent, new_name)
+            heir = self.index.lookup(parent, name)
+        except TreeError:
+            return  # nothing is replaced, or the rename itself will say what is wrong
+        md5 = None if self.files.being_written(heir.ino) else heir.md5
+        self.files.versions.inherit(heir, former, md5, now_ns)
+
     def _make(
         self,
         parent: Ino,
@@ -307,6 +333,7 @@ class FileSystem:
     ) -> Inode:
         self._check_writable()
         check_name(name)
+        refuse_reserved(parent, name)
         now = self._clock()
         above = self.index.get(parent)
         if above.mode & stat.S_ISGID:

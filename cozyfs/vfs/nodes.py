@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Node:
     """One inode in use. ``draft`` is None while its content is that of the index."""
 
-    __slots__ = ("draft", "failures", "handles", "ino", "lock", "pinned", "writers")
+    __slots__ = ("draft", "failures", "handles", "ino", "lock", "pinned", "replaced", "writers")
 
     def __init__(self, ino: Ino) -> None:
         self.ino = ino
@@ -29,6 +29,10 @@ class Node:
         self.draft: Draft | None = None
         self.failures = 0
         """Uploads of the draft that failed in a row; more than 0 means it is kept and retried."""
+        self.replaced = False
+        """What was there before the first change of those who have it open for writing is gone,
+        and a version if the rules wanted it. What they have stored since, by fsync, nobody ever
+        took for the file's content: it is let go without further ado."""
         self.lock = trio.Lock()
         self.pinned: list[Inode] = []
         """On a mount that follows another: what each open handle goes on reading."""

@@ -134,3 +134,24 @@ def test_the_store_may_come_from_a_configuration_file(cozyfs, tmp_path, monkeypa
     cozyfs("instances", "add", "alice.example.com", "--config", config)
     assert (tmp_path / "other" / "cozy-default").is_dir()
     assert len(cozyfs("instances", "ls", "--json", "--config", config).json()) == 1
+
+
+@pytest.mark.usefixtures("alice")
+def test_settings_of_versions_are_shown_once_they_are_modified(cozyfs):
+    assert "as configured" in cozyfs("instances", "show", "alice.example.com").out
+
+    done = cozyfs(
+        *("instances", "modify", "alice.example.com", "--max-versions", "7"),
+        *("--version-delay", "1h"),
+    )
+
+    assert (done.code, done.out, done.err) == (0, "", "")
+    shown = cozyfs("instances", "show", "alice.example.com", "--json").json()
+    assert (shown["max_versions"], shown["version_delay_s"]) == (7, 3600)
+
+
+@pytest.mark.usefixtures("alice")
+def test_modifying_nothing_is_bad_input(cozyfs):
+    outcome = cozyfs("instances", "modify", "alice.example.com")
+    assert outcome.code == 2
+    assert is_one_line(outcome.err)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 ORPHANS = ".cozy_orphans"
 
@@ -65,6 +65,7 @@ class Upload:
     content: str
     names: frozenset[tuple[int, str]]  # directory's number, and name
     modes: frozenset[int]
+    doc_ids: frozenset[str | None]  # one of them, where it took another document over meanwhile
 
 
 class Tree:
@@ -76,8 +77,9 @@ class Tree:
         self.names: dict[str, int] = {}
         self.fds: dict[int, int] = {}
         self._next = 1
-        self._past: dict[int, tuple[set[tuple[int, str]], set[int]]] = {}
-        """What open files were called, and their modes, since the stream of one may have begun."""
+        self._past: dict[int, tuple[set[tuple[int, str]], set[int], set[str | None]]] = {}
+        """What open files were called, their modes and documents, since the stream of one may
+        have begun."""
 
     def add(self, path: str, node: Node) -> int:
         number, self._next = self._next, self._next + 1
@@ -119,9 +121,10 @@ class Tree:
         if name == "creat":
             self.node(words[0]).doc_id = doc_id
         for number in self.fds.values():
-            names, modes = self._past.setdefault(number, (set(), set()))
+            names, modes, doc_ids = self._past.setdefault(number, (set(), set(), set()))
             names |= self.names_of(number)
             modes.add(self.nodes[number].mode)
+            doc_ids.add(self.nodes[number].doc_id)
         return upload
 
     def _mkdir(self, path, mode):
@@ -143,6 +146,13 @@ class Tree:
         if self.names.get(new) == self.names[old]:
             return  # rename(2): two names of one file, nothing happens
         moved = {p: n for p, n in self.names.items() if p == old or p.startswith(old + "/")}
+        replaced = self.names.get(new)
+        if replaced is not None:
+            both = (self.names[old], replaced)
+            heir, former = (self.nodes[number] for number in both)
+            single = all(len(self.names_of(number)) == 1 for number in both)
+            if heir.kind == former.kind == "f" and single:
+                heir.doc_id = former.doc_id  # as whose new content it goes on
         self.names.pop(new, None)
         for path in moved:
             del self.names[path]
@@ -203,10 +213,12 @@ class Tree:
             return None
         node.content, node.draft = node.draft, None
         modes = frozenset({node.mode})
+        doc_ids = frozenset({node.doc_id})
         if node.size >= STREAM_FROM and number in self._past:
             names |= self._past[number][0]
             modes |= self._past[number][1]
-        return Upload(number, node.doc_id, content_name(node.content), names, modes)
+            doc_ids |= self._past[number][2]
+        return Upload(number, node.doc_id, content_name(node.content), names, modes, doc_ids)
 
 
 @dataclass(frozen=True)
@@ -287,13 +299,14 @@ def _least(tried) -> list[str]:
 def _differences(was: Snapshot, newer: list[Upload], seen: dict[str, Seen]) -> list[str]:
     """Between *was* with the files of *newer* put into it, and what was *seen*."""
     problems = []
-    there = {number for number, _ in was.names.values()}
-    latest = {upload.number: upload for upload in newer}
+    there = {_document(was, number) for number, _ in was.names.values()}
+    latest = {upload.doc_id: upload for upload in (_settled(each, seen) for each in newer)}
     rest = dict(seen)
     ids: dict[int, str] = {}
     for path, (number, shown) in was.names.items():
-        if number in latest:
-            shown = (shown[0], shown[1], latest[number].content, *shown[3:])
+        upload = latest.get(_document(was, number))
+        if upload is not None:
+            shown = (shown[0], shown[1], upload.content, *shown[3:])
         found = rest.pop(path, None)
         if found is None:
             problems.append(f"{path}: missing, was {shown}")
@@ -304,8 +317,8 @@ def _differences(was: Snapshot, newer: list[Upload], seen: dict[str, Seen]) -> l
         if shown[0] == "f" and found.doc_id != expected:
             problems.append(f"{path}: is another file: {found.doc_id}, was {expected}")
     directories = {number: path for path, (number, _) in was.names.items()} | {0: ""}
-    for number, upload in latest.items():
-        if number not in there:
+    for doc_id, upload in latest.items():
+        if doc_id not in there:
             problems += _attached(upload, was, directories, rest)
     if not newer or not any(path.startswith(ORPHANS + "/") for path in rest):
         rest = {path: found for path, found in rest.items() if path != ORPHANS}
@@ -313,6 +326,20 @@ def _differences(was: Snapshot, newer: list[Upload], seen: dict[str, Seen]) -> l
         if not (path == ORPHANS and found.shown[0] == "d"):
             problems.append(f"{path}: unexpected, {found.shown}")
     return problems
+
+
+def _document(was: Snapshot, number: int) -> str:
+    """What makes a file what it is for a mount that has only the bucket: not its number, since
+    another file may have taken its document over."""
+    return was.doc_ids.get(number) or f"number {number}"
+
+
+def _settled(upload: Upload, seen: dict[str, Seen]) -> Upload:
+    """Of which of its documents it was seen as the content."""
+    for one in seen.values():
+        if one.doc_id in upload.doc_ids and one.shown[2:3] == (upload.content,):
+            return replace(upload, doc_id=one.doc_id)
+    return upload
 
 
 def _attached(

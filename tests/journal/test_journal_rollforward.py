@@ -53,7 +53,9 @@ async def test_what_was_attached_is_not_found_again(site, autojump_clock):
     assert paths == []
 
 
-async def test_a_known_document_gets_its_newer_content(site, autojump_clock):
+async def test_a_known_document_gets_its_newer_content_and_keeps_the_former_as_a_version(
+    site, autojump_clock
+):
     index = site.new_index()
     store_object(site, "doc-1-f", "old")
     ino = make(index, b"f", internal_id="old")
@@ -61,7 +63,8 @@ async def test_a_known_document_gets_its_newer_content(site, autojump_clock):
     _, paths = await roll(site, index)
     assert paths == [b"/f"]
     assert (index.get(ino).internal_id, index.get(ino).size) == ("new", 14)
-    assert index.is_queued("doc-1-f", "old")
+    assert [version.internal_id for version in index.versions_of("doc-1-f")] == ["old"]
+    assert not index.is_queued("doc-1-f", "old")
 
 
 async def test_an_older_content_is_queued_for_deletion(site, autojump_clock):

@@ -23,7 +23,7 @@ from cozyfs.errors import (
     StoreUnavailable,
 )
 from cozyfs.store import LocalStore
-from cozyfs.values import ROOT_INO
+from cozyfs.values import ROOT_INO, VersionRules
 from cozyfs.vfs import object_copy
 from cozyfs.vfs.copying import copy_file
 from cozyfs.vfs.deletions import delete_due
@@ -57,7 +57,7 @@ class Troubled(LocalStore):
 async def fs(tmp_path):
     store = Troubled(tmp_path / "store", durable=False)
     with trio.fail_after(60):
-        async with open_fs(store, tmp_path) as fs:
+        async with open_fs(store, tmp_path, version_rules=VersionRules(0)) as fs:
             fs.objects.caller.timeout_s = 0
             yield fs
             await check(fs)
@@ -80,7 +80,7 @@ def paths(fs):
 async def test_any_content_can_be_copied(kind, request, tmp_path):
     store = store_named(kind, request)
     with trio.fail_after(60):
-        async with open_fs(store, tmp_path) as fs:
+        async with open_fs(store, tmp_path, version_rules=VersionRules(0)) as fs:
             paths = Paths(fs)
             await paths.write_file("/empty")
             await paths.write_file("/large", bytes(range(256)) * (20 * MIB // 256))
@@ -183,7 +183,7 @@ async def test_a_large_content_is_copied_in_parts(kind, request, tmp_path, monke
     monkeypatch.setattr(object_copy, "WHOLE_UP_TO", 5 * MIB)
     store = store_named(kind, request)
     with trio.fail_after(60):
-        async with open_fs(store, tmp_path) as fs:
+        async with open_fs(store, tmp_path, version_rules=VersionRules(0)) as fs:
             paths = Paths(fs)
             content = random.Random(1).randbytes(17 * MIB + 3)
             inode = await paths.write_file("/large", content)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from vfs_world import KIB, USER, World, close, create, pattern, read_file
 
 from cozyfs.errors import CozyError
-from cozyfs.values import ROOT_INO
+from cozyfs.values import ROOT_INO, VersionRules
 from cozyfs.vfs.deletions import delete_due
 
 NAMES = [b"a", b"b", b"c"]
@@ -213,7 +213,9 @@ relaxed = settings(
 )
 def test_files_hold_what_programs_wrote(small, index_template, program, write_buffer, copies):
     async def scenario(world):
-        async with world.mount(write_buffer=write_buffer, cache_size=64 * KIB) as fs:
+        async with world.mount(
+            write_buffer=write_buffer, cache_size=64 * KIB, version_rules=VersionRules(3, 0)
+        ) as fs:
             fs.objects.can_copy = copies
             machine = Machine(world, fs)
             for operation in program:
@@ -246,7 +248,9 @@ def test_failing_requests_lose_nothing(
     process after a kill."""
 
     async def scenario(world):
-        async with world.mount(write_buffer=write_buffer, cache_size=64 * KIB) as fs:
+        async with world.mount(
+            write_buffer=write_buffer, cache_size=64 * KIB, version_rules=VersionRules(3, 0)
+        ) as fs:
             machine = Machine(world, fs)
             unclear = False
             for call, nth, applied in failing:

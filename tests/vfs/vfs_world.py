@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import time
 from array import array
 from contextlib import asynccontextmanager
 
@@ -19,7 +20,7 @@ from failing_store import FailingStore
 from cozyfs.index import Index
 from cozyfs.store import LocalStore
 from cozyfs.threads import Caller
-from cozyfs.values import ROOT_INO, Instance
+from cozyfs.values import ROOT_INO, Instance, VersionRules
 from cozyfs.vfs.filesystem import FileSystem
 from cozyfs.vfs.objects import Objects
 
@@ -29,6 +30,7 @@ MIB = 1 << 20
 KIB = 1 << 10
 USER = 1000
 TIME_LIMIT_S = 30.0
+NO_VERSIONS = VersionRules(0)
 
 
 def pattern(size, seed=0):
@@ -51,10 +53,18 @@ class World:
 
     @asynccontextmanager
     async def mount(
-        self, *, write_buffer=64 * MIB, cache_size=32 * MIB, timeout_s=0.0, read_only=False
+        self,
+        *,
+        write_buffer=64 * MIB,
+        cache_size=32 * MIB,
+        timeout_s=0.0,
+        read_only=False,
+        version_rules=NO_VERSIONS,
+        clock=time.time_ns,
     ):
-        """By default a failed call is not tried again, so that one error is one failure. What
-        hangs inside is cancelled after TIME_LIMIT_S, and fails."""
+        """By default a failed call is not tried again, so that one error is one failure, and what
+        is replaced is no version but let go. What hangs inside is cancelled after TIME_LIMIT_S,
+        and fails."""
         with Index.open(self.path) as index, trio.fail_after(TIME_LIMIT_S):
             index.connection.execute("PRAGMA synchronous = OFF")
             async with trio.open_nursery() as nursery:
@@ -69,6 +79,8 @@ class World:
                     write_buffer=write_buffer,
                     cache_size=cache_size,
                     read_only=read_only,
+                    version_rules=version_rules,
+                    clock=clock,
                 )
                 fs.start()
                 self.fs = fs
@@ -89,10 +101,13 @@ class World:
         return sorted(path.name for path in self.staging.iterdir())
 
     def referenced(self, fs):
+        """The objects of files and of their versions."""
         return {
             fs.objects.key(*row)
             for row in fs.index.connection.execute(
-                "SELECT doc_id, internal_id FROM inodes WHERE internal_id IS NOT NULL"
+                "SELECT coalesce(object_doc_id, doc_id), internal_id FROM inodes"
+                " WHERE internal_id IS NOT NULL"
+                " UNION SELECT coalesce(object_doc_id, doc_id), internal_id FROM versions"
             )
         }
 

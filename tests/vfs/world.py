@@ -75,7 +75,9 @@ def object_keys(fs):
 
 def expected_keys(fs):
     rows = fs.index.connection.execute(
-        "SELECT doc_id, internal_id FROM inodes WHERE internal_id IS NOT NULL"
+        "SELECT coalesce(object_doc_id, doc_id), internal_id FROM inodes"
+        " WHERE internal_id IS NOT NULL"
+        " UNION SELECT coalesce(object_doc_id, doc_id), internal_id FROM versions"
     )
     return {fs.objects.key(*row) for row in rows}
 
