@@ -26,11 +26,13 @@ from cozyfs.errors import (
     ReadOnly,
 )
 from cozyfs.store.keys import new_doc_id
-from cozyfs.values import TRASH_INO, AttributeChanges, Ino, Inode
+from cozyfs.values import ROOT_INO, TRASH_INO, AttributeChanges, Ino, Inode
 from cozyfs.vfs import acl
 from cozyfs.vfs.draft import Target
 from cozyfs.vfs.files import Files, without_set_ids
 from cozyfs.vfs.names import check_name, decode, media_class, media_type
+from cozyfs.vfs.news import News
+from cozyfs.vfs.trash import Trash
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -77,10 +79,12 @@ class FileSystem:
         read_only: bool = False,
         sync: Callable[[], Awaitable[None]] | None = None,
         confirm: Callable[[], Awaitable[None]] | None = None,
+        use_trash: bool = True,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """*sync* makes the tree durable beyond this machine; *confirm* raises unless this process
-        may still write: both are asked before anything is acknowledged that depends on them."""
+        may still write: both are asked before anything is acknowledged that depends on them.
+        Without *use_trash* what is removed is gone."""
         self.instance = instance
         self.index = index
         self.objects = objects
@@ -101,6 +105,10 @@ class FileSystem:
             confirm=confirm,
             sync=sync,
             clock=clock,
+        )
+        self.news = News(lambda ino: ino == ROOT_INO or ino in self._lookups)
+        self.trash = Trash(
+            index, self.files, nursery, self.news, clock, self._in_use, enabled=use_trash
         )
 
     def turn_read_only(self) -> None:
@@ -193,18 +201,30 @@ class FileSystem:
     def link(self, ino: Ino, parent: Ino, name: bytes) -> Inode:
         self._check_writable()
         check_name(name)
+        self.trash.refuse_new_in(parent)
         return self.files.current(self.index.link(ino, parent, name, self._clock()))
 
-    def unlink(self, parent: Ino, name: bytes) -> None:
+    def unlink(self, parent: Ino, name: bytes, pid: int = 0) -> None:
+        """Into the trash with the last name of a file or link; see `cozyfs.vfs.trash`. *pid* is
+        the process that asks."""
         self._check_writable()
-        ino = self.index.lookup(parent, name).ino
-        inode = self.index.unlink(parent, name, self._clock(), keep=self._in_use(ino))
-        self._gone_unless_kept(inode)
+        left = self.trash.unlink(parent, name, pid)
+        if left is not None:
+            self._gone_unless_kept(left)
 
-    def rmdir(self, parent: Ino, name: bytes) -> None:
+    def rmdir(self, parent: Ino, name: bytes, pid: int = 0) -> None:
+        """Into the trash, with what *pid* has removed from it just before."""
         self._check_writable()
-        ino = self.index.lookup(parent, name).ino
-        self.index.rmdir(parent, name, self._clock(), keep=self._in_use(ino))
+        self.trash.rmdir(parent, name, pid)
+
+    def discard(self, parent: Ino, name: bytes) -> bool:
+        """A directory into the trash with all that is in it, in one move; False where that
+        cannot be: it lies in the trash, or there is none."""
+        self._check_writable()
+        if not self.trash.enabled or self.index.in_trash(parent):
+            return False
+        self.trash.move(parent, name)
+        return True
 
     def rename(
         self, parent: Ino, name: bytes, new_parent: Ino, new_name: bytes, flags: int
@@ -212,9 +232,13 @@ class FileSystem:
         """Atomic, also when it replaces; *flags* as in renameat2(2)."""
         self._check_writable()
         check_name(new_name)
-        result = self.index.rename(
-            parent, name, new_parent, new_name, self._clock(), flags=flags, keep=self._in_use
-        )
+        with self.index.transaction():
+            self.trash.before_rename(parent, name, new_parent, new_name, flags)
+            origins = self.trash.origins(parent, name, new_parent, new_name, flags)
+            result = self.index.rename(
+                parent, name, new_parent, new_name, self._clock(), flags=flags, keep=self._in_use
+            )
+            self.trash.renamed(parent, new_parent, result, origins)
         if result.replaced is not None:
             self._gone_unless_kept(result.replaced)
 
@@ -307,6 +331,7 @@ class FileSystem:
     ) -> Inode:
         self._check_writable()
         check_name(name)
+        self.trash.refuse_new_in(parent)
         now = self._clock()
         above = self.index.get(parent)
         if above.mode & stat.S_ISGID:
