@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cozyfs.control import Send
+from cozyfs.fuse import trash
 from cozyfs.fuse.copies import answer_copy
 from cozyfs.vfs.filesystem import FileSystem
 
@@ -19,5 +20,9 @@ Handler = Callable[[FileSystem, dict[str, Any], Send], Awaitable[None]]
 
 HANDLERS: Mapping[str, Handler] = {
     "copy": answer_copy,
+    "trash-list": trash.answer_list,
+    "trash-restore": trash.answer_restore,
+    "trash-remove": trash.answer_remove,
+    "trash-empty": trash.answer_empty,
 }
 """By the name of the request (``op``)."""

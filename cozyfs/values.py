@@ -86,3 +86,4 @@ class Instance:
     context: str = ""
     quota: int = 0  # bytes; 0: unlimited
     created_at: str = ""  # RFC 3339, UTC
+    trash_age_s: int | None = None  # what is in the trash for longer goes; 0: never; None: default

@@ -10,6 +10,7 @@ import click
 
 from cozyfs.cli import output
 from cozyfs.cli.parameters import (
+    DURATION,
     SIZE,
     instance_options,
     json_option,
@@ -45,6 +46,9 @@ def command() -> None:
 @instance_options
 @click.option("--context", default="", metavar="NAME", help="Its context. [default: none]")
 @click.option("--disk-quota", type=SIZE, default=0, help="Most that it may hold. [default: any]")
+@click.option(
+    "--trash-age", type=DURATION, help="How long removed files stay; 0 for ever. [default: 30D]"
+)
 @json_option
 @log_level_option("error")
 def add(
@@ -55,6 +59,7 @@ def add(
     db_prefix: str | None,
     context: str,
     disk_quota: int,
+    trash_age: float | None,
     as_json: bool,
     log_level: str,
 ) -> None:
@@ -76,6 +81,7 @@ def add(
             db_prefix=db_prefix,
             context=context,
             quota=disk_quota,
+            trash_age_s=None if trash_age is None else int(trash_age),
         )
     if as_json:
         output.print_json(asdict(instance))
@@ -212,6 +218,7 @@ def _fields(instance: Instance) -> dict[str, Any]:
         "organisation": instance.org or None,
         "context": instance.context or None,
         "quota_bytes": instance.quota or None,
+        "trash_age_s": instance.trash_age_s,
         "db_prefix": instance.db_prefix,
         "bucket": instance.bucket,
         "created": instance.created_at,

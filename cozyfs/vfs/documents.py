@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COMPUTED = frozenset(
     {
         *("_id", "_rev", "type", "name", "dir_id", "path", "created_at", "updated_at", "trashed"),
-        *("size", "md5sum", "mime", "class", "executable", "internal_vfs_id", "restore_path"),
+        *("size", "md5sum", "mime", "class", "executable", "internal_vfs_id"),
     }
 )
 """Fields that follow from the tree. All others are kept as they are given."""

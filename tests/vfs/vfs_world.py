@@ -51,10 +51,17 @@ class World:
 
     @asynccontextmanager
     async def mount(
-        self, *, write_buffer=64 * MIB, cache_size=32 * MIB, timeout_s=0.0, read_only=False
+        self,
+        *,
+        write_buffer=64 * MIB,
+        cache_size=32 * MIB,
+        timeout_s=0.0,
+        read_only=False,
+        use_trash=False,
     ):
-        """By default a failed call is not tried again, so that one error is one failure. What
-        hangs inside is cancelled after TIME_LIMIT_S, and fails."""
+        """Without the trash unless a test asks for it: what is removed is gone, and its object
+        waits for deletion. By default a failed call is not tried again, so that one error is one
+        failure. What hangs inside is cancelled after TIME_LIMIT_S, and fails."""
         with Index.open(self.path) as index, trio.fail_after(TIME_LIMIT_S):
             index.connection.execute("PRAGMA synchronous = OFF")
             async with trio.open_nursery() as nursery:
@@ -69,6 +76,7 @@ class World:
                     write_buffer=write_buffer,
                     cache_size=cache_size,
                     read_only=read_only,
+                    use_trash=use_trash,
                 )
                 fs.start()
                 self.fs = fs
