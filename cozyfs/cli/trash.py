@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from cozyfs.cli.parameters import DURATION, json_option, state_option
 from cozyfs.errors import CozyError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 ANSWER_TIMEOUT_S = 30.0
 """Between two signs of life of the mount."""
@@ -122,26 +123,19 @@ def _locate(path: Path, state_dir: Path | None) -> Located:
 
 def _last(place: Located, op: str, **fields: Any) -> dict[str, Any]:
     """The answer after the signs of life. Raises CozyError."""
-    answer: dict[str, Any] = {"removing": True}
     for answer in place.client.stream(op, ANSWER_TIMEOUT_S, **fields):
-        pass
-    if "removing" in answer:
-        raise CozyError("the mount ended before all was removed")
-    return answer
+        if "removing" not in answer:
+            return answer
+    raise CozyError("the mount ended before all was removed")
 
 
-class _naming:
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
     """Errors inside speak of the path as it was given."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
-        if isinstance(exc, CozyError):
-            raise CozyError(f"{self._path}: {exc}") from exc
+    try:
+        yield
+    except CozyError as exc:
+        raise CozyError(f"{path}: {exc}") from exc
 
 
 def _ask(yes: bool, question: str) -> None:

@@ -49,7 +49,7 @@ def test_a_duration_is_seconds_or_numbers_with_units(text, seconds):
     assert DURATION.convert(text, None, None) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "s", "-1", "3x", "1 d", "1D", "1h-5m", "inf", "nan"])
+@pytest.mark.parametrize("text", ["", "s", "-1", "3x", "1 d", "1h-5m", "inf", "nan"])
 def test_what_is_not_a_duration_is_refused(text):
     with pytest.raises(click.BadParameter, match="is not a duration"):
         DURATION.convert(text, None, None)
