@@ -43,6 +43,9 @@ def test_what_is_not_a_size_is_refused(text):
         ("1h30m", 5400),
         ("1d", 86400),
         ("2w", 1209600),
+        ("30D", 30 * 86400),
+        ("2W3D", 17 * 86400),
+        ("3M", 90 * 86400),
     ],
 )
 def test_a_duration_is_seconds_or_numbers_with_units(text, seconds):

@@ -157,7 +157,7 @@ async def test_rm_r_leaves_one_tree_that_comes_back_exactly(fs, paths, clock):
     a = paths.resolve("/photos/2024/a.jpg").ino
     fs.set_xattr(a, b"user.note", b"x")
     Documents(fs).patch(photos.ino, {"tags": ["holiday"]})
-    for path in ("/photos/2024/b.jpg", "/photos/2024/none", "/photos/2024", "/photos/e"):
+    for path in ("/photos/2024/b.jpg", "/photos/2024/empty", "/photos/2024", "/photos/e"):
         changes = AttributeChanges(mode=0o750, uid=5, gid=6, mtime_ns=1, atime_ns=2)
         await fs.set_attributes(paths.resolve(path).ino, changes, None, 0)
     before = snapshot(fs, "/photos")
