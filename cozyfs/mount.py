@@ -56,6 +56,10 @@ DELETION_PAUSE_S = 60.0
 CLEANING_PAUSE_S = 3600.0
 """Between looks for what has been in the trash for too long."""
 
+NEWS_PAUSE_S = 0.05
+"""Between two messages to the kernel of what changed by itself, each a trip to a thread: `rm -r`
+would cost one for each file."""
+
 PROGRESS_PAUSE_S = 0.5
 
 IDLE_TASKS = 16
@@ -215,7 +219,7 @@ class _Mount:
                     nursery.start_soon(self._again, RETRY_PAUSE_S, fs.files.retry_failed)
                     nursery.start_soon(self._again, self._deletion_pause, self._delete_due)
                     fs.news.listen()
-                    nursery.start_soon(self._again, 0.0, self._tell_news)
+                    nursery.start_soon(self._again, NEWS_PAUSE_S, self._tell_news)
                     if options.trash_age_s:
                         pause_s = max(min(CLEANING_PAUSE_S, options.trash_age_s), 1.0)
                         nursery.start_soon(self._again, pause_s, self._clean_trash)

@@ -1,11 +1,15 @@
 """Names and the trash."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cozyfs.errors import AlreadyExists
-from cozyfs.vfs.trash_names import free_name, is_passing, without_suffix
+from cozyfs.vfs.trash_names import PASSING, free_name, is_passing, without_suffix
+
+MANUAL = Path(__file__).parents[2] / "man" / "cozyfs-semantics.7"
 
 
 @pytest.mark.parametrize(
@@ -74,3 +78,9 @@ def test_a_name_with_digits_is_never_too_long_and_whole(name):
 )
 def test_only_a_suffix_of_the_trash_is_stripped(name, stripped):
     assert without_suffix(name.encode()) == stripped.encode()
+
+
+def test_the_manual_lists_all_patterns():
+    text = MANUAL.read_text("utf-8").replace("\\-", "-").replace("\\&", "")
+    listed = text.split("use in passing:")[1].split("\n.nf\n")[1].split("\n.fi\n")[0].split()
+    assert set(PASSING) == set(listed[: len(PASSING)])
