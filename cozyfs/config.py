@@ -13,13 +13,22 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from cozyfs.durations import parse_duration
 from cozyfs.errors import UsageError
 from cozyfs.store.url import FsUrl, Settings, parse_fs_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FsUrl", "Settings", "data_dir", "load_settings", "parse_fs_url", "state_dir"]
+__all__ = [
+    "FsUrl",
+    "Settings",
+    "data_dir",
+    "load_settings",
+    "parse_fs_url",
+    "state_dir",
+    "trashed_after",
+]
 
 
 def load_settings(
@@ -75,6 +84,25 @@ def _read_section(
     if not isinstance(section, dict):
         raise UsageError(f"{path}: 'fs' must be a section")
     return section
+
+
+def trashed_after(section: Mapping[str, object], context: str) -> float | None:
+    """Seconds after which what is in the trash is removed in instances of *context*, by the key
+    ``auto_clean_trashed_after`` of the section ``fs``; None where it does not say. UsageError."""
+    contexts = section.get("auto_clean_trashed_after")
+    if contexts is None:
+        return None
+    if not isinstance(contexts, dict):
+        raise UsageError("fs.auto_clean_trashed_after must be a section: context to duration")
+    text = contexts.get(context)
+    if text is None:
+        return None
+    seconds = parse_duration(str(text))
+    if seconds is None:
+        raise UsageError(
+            f"fs.auto_clean_trashed_after: {text!r} is not a duration such as 30D, 2W or 3M"
+        )
+    return seconds
 
 
 def _text(section: Mapping[str, object], key: str) -> str | None:

@@ -8,7 +8,7 @@
     |   +-- NotFound  AlreadyExists  NotADirectory  IsADirectory  DirectoryNotEmpty
     |   +-- IllegalName  NameNotUtf8  NameTooLong  ForbiddenMove  NotPermitted  Busy
     |   +-- TooManyLinks  NoSuchAttribute  AttributeTooBig  ReadOnly  StaleHandle
-    |   +-- InvalidRequest  FileTooLarge  NotAbsolute
+    |   +-- InvalidRequest  FileTooLarge  NotAbsolute  InTrash  NotInTrash
     +-- StoreError                 the object store failed or refused
     |   +-- ObjectNotFound  BucketNotFound  AccessDenied  PreconditionFailed
     |   +-- NotSupported  ChecksumMismatch  CorruptObject  StoreUnavailable  StoreFull
@@ -126,6 +126,19 @@ class InvalidRequest(TreeError):
 
 class NotAbsolute(TreeError):
     """A path that does not start at the root of the instance."""
+
+    errno = errno.EINVAL
+
+
+class InTrash(TreeError):
+    """Something new would be made in the trash."""
+
+    # Not EROFS: what lies in the trash may be changed, moved and removed.
+    errno = errno.EPERM
+
+
+class NotInTrash(TreeError):
+    """Only what lies in the trash can be restored or destroyed."""
 
     errno = errno.EINVAL
 

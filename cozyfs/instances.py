@@ -73,8 +73,10 @@ def create(
     db_prefix: str | None = None,
     quota: int = 0,
     context: str = "",
+    trash_age_s: int | None = None,
 ) -> Instance:
-    """Makes the bucket and the record of a new, empty instance; *quota* in bytes, 0 for none.
+    """Makes the bucket and the record of a new, empty instance; *quota* in bytes, 0 for none;
+    *trash_age_s*: when the trash is cleaned, 0 for never, None for the default.
 
     InstanceError when the domain exists already, wherever, or the prefix is in use. Of two
     creators at once at most one succeeds, where the store honours conditional writes; on other
@@ -91,6 +93,7 @@ def create(
         context=context,
         quota=quota,
         created_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        trash_age_s=trash_age_s,
     )
     _refuse_if_taken(list_instances(store, bucket_prefix), instance)
     store.ensure_bucket(instance.bucket)
@@ -238,6 +241,7 @@ def _parse(body: bytes, db_prefix: str) -> Instance:
             created_at=str(record["created_at"]),
             max_versions=_optional(record, "max_versions", int),
             version_delay_s=_optional(record, "version_delay_s", float),
+            trash_age_s=_optional(record, "trash_age_s", int),
         )
     except (ValueError, KeyError, TypeError) as exc:
         raise InstanceError(

@@ -26,7 +26,7 @@ from cozyfs.control import serve_control
 from cozyfs.errors import CozyError, LeaseLost, UploadFailed
 from cozyfs.fuse.attributes import FOLLOWED_S, FOREVER_S, Presentation
 from cozyfs.fuse.errors import errors
-from cozyfs.fuse.invalidation import tell_kernel
+from cozyfs.fuse.invalidation import tell_kernel, tell_news
 from cozyfs.fuse.views import OperationsWithViews
 from cozyfs.index import NO_CHANGES
 from cozyfs.requests import HANDLERS
@@ -35,6 +35,7 @@ from cozyfs.tree import ReaderTree, WriterTree, open_for_reading, open_for_writi
 from cozyfs.vfs.deletions import abort_uploads, delete_due, unfinished_uploads
 from cozyfs.vfs.filesystem import FileSystem
 from cozyfs.vfs.objects import Objects
+from cozyfs.vfs.trashcan import empty
 from cozyfs.vfs.version_view import VersionView
 from cozyfs.vfs.views import Views
 
@@ -54,6 +55,13 @@ RETRY_PAUSE_S = 5.0
 
 DELETION_PAUSE_S = 60.0
 """Between looks at the deletion queue."""
+
+CLEANING_PAUSE_S = 3600.0
+"""Between looks for what has been in the trash for too long."""
+
+NEWS_PAUSE_S = 0.05
+"""Between two messages to the kernel of what changed by itself, each a trip to a thread: `rm -r`
+would cost one for each file."""
 
 PROGRESS_PAUSE_S = 0.5
 
@@ -90,6 +98,8 @@ class MountOptions:
     timeout_s: float = 60.0
     parallel: int = 32
     retention_s: float = 86400.0
+    use_trash: bool = True
+    trash_age_s: float = 30 * 86400.0  # 0: nothing is removed from the trash by itself
     journal_interval_s: float = 1.0
     refresh_s: float = 2.0  # of a read-only mount
     force_lease: bool = False
@@ -196,6 +206,7 @@ class _Mount:
                 version_rules=options.version_rules,
                 sync=self._sync_tree,
                 confirm=self._confirm,
+                use_trash=options.use_trash,
             )
             if self._writer is not None:
                 nursery.start_soon(self._writer.writer.run)
@@ -219,6 +230,11 @@ class _Mount:
                 if not options.read_only:
                     nursery.start_soon(self._again, RETRY_PAUSE_S, fs.files.retry_failed)
                     nursery.start_soon(self._again, self._deletion_pause, self._delete_due)
+                    fs.news.listen()
+                    nursery.start_soon(self._again, NEWS_PAUSE_S, self._tell_news)
+                    if options.trash_age_s:
+                        pause_s = max(min(CLEANING_PAUSE_S, options.trash_age_s), 1.0)
+                        nursery.start_soon(self._again, pause_s, self._clean_trash)
                 if self._reader is not None:
                     nursery.start_soon(self._again, options.refresh_s, self._follow)
                 nursery.start_soon(self._end_on_signal)
@@ -280,6 +296,16 @@ class _Mount:
         await self._confirm()  # whoever lost the lease deletes nothing any more
         retention_s = self._options.retention_s
         await delete_due(self._index, fs.objects, retention_s, lambda: fs.files.objects_in_use)
+
+    async def _tell_news(self) -> None:
+        await self._fs.news.wait()
+        await tell_news(self._fs)
+
+    async def _clean_trash(self) -> None:
+        await self._confirm()
+        removed = await empty(self._fs, time.time_ns() - int(self._options.trash_age_s * 1e9))
+        if removed:
+            log.info("%d items were removed from the trash, by their age", removed)
 
     # ---- the end
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cozyfs.control import Send
+from cozyfs.fuse import trash
 from cozyfs.fuse.copies import answer_copy
 from cozyfs.fuse.versions import (
     answer_clear,
@@ -33,5 +34,9 @@ HANDLERS: Mapping[str, Handler] = {
     "versions-clear": answer_clear,
     "version-import": answer_import,
     "version-tag": answer_tag,
+    "trash-list": trash.answer_list,
+    "trash-restore": trash.answer_restore,
+    "trash-remove": trash.answer_remove,
+    "trash-empty": trash.answer_empty,
 }
 """By the name of the request (``op``)."""

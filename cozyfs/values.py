@@ -96,3 +96,4 @@ class Instance:
     created_at: str = ""  # RFC 3339, UTC
     max_versions: int | None = None  # as in VersionRules; None: as configured
     version_delay_s: float | None = None
+    trash_age_s: int | None = None  # what is in the trash for longer goes; 0: never; None: default

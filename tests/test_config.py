@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from cozyfs.config import data_dir, load_settings, parse_fs_url, state_dir
+from cozyfs.config import data_dir, load_settings, parse_fs_url, state_dir, trashed_after
 from cozyfs.errors import UsageError
 
 S3 = "s3://s3.example.com:9000?access_key=AK&secret_key=SK"
@@ -262,3 +262,19 @@ def test_a_state_directory_that_cannot_be_made_is_bad_input(environ, tmp_path):
 
     with pytest.raises(UsageError, match="state directory"):
         state_dir(tmp_path / "file" / "state", environ=environ)
+
+
+@pytest.mark.parametrize(
+    ("context", "seconds"),
+    [("beta", 30 * 86400), ("gamma", 90 * 86400), ("other", None), ("", None)],
+)
+def test_the_age_of_the_trash_is_that_of_the_context(context, seconds):
+    section = {"auto_clean_trashed_after": {"beta": "30D", "gamma": "3M"}}
+    assert trashed_after(section, context) == seconds
+    assert trashed_after({}, context) is None
+
+
+@pytest.mark.parametrize("value", ["30D", ["a"], {"beta": "soon"}, {"beta": "1X"}])
+def test_an_age_of_the_trash_that_makes_no_sense_is_refused(value):
+    with pytest.raises(UsageError, match="auto_clean_trashed_after"):
+        trashed_after({"auto_clean_trashed_after": value}, "beta")

@@ -35,6 +35,7 @@ COMMANDS = (
     "status",
     "cp",
     "versions",
+    "trash",
     "instances",
     "avatar",
     "apps",

@@ -36,7 +36,7 @@ OF_COZYFS = {
     for name in (
         "fs_url", "config", "state_dir", "org", "db_prefix", "write_buffer", "cache_size",
         "timeout", "parallel", "retention", "journal_interval", "refresh", "log_file", "log_level",
-        "max_versions", "version_delay",
+        "max_versions", "version_delay", "trash_age",
     )
 }  # fmt: skip
 
@@ -47,6 +47,7 @@ class FstabOptions:
 
     read_only: bool | None = None
     create: bool = False
+    trash: bool = True
     default_permissions: bool = True
     uid: int | None = None
     gid: int | None = None
@@ -84,6 +85,8 @@ def _with(options: FstabOptions, word: str) -> FstabOptions:
             return replace(options, read_only=False)
         case "create":
             return replace(options, create=True)
+        case "trash" | "notrash":
+            return replace(options, trash=name == "trash")
         case "default_permissions":
             return replace(options, default_permissions=True)
         case "nodefault_permissions":

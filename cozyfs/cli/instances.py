@@ -9,6 +9,7 @@ import click
 
 from cozyfs.cli import output, stores
 from cozyfs.cli.parameters import (
+    DURATION,
     SIZE,
     instance_options,
     json_option,
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cozyfs.values import Instance
+
+
+trash_age_option = click.option(
+    "--trash-age", type=DURATION, help="How long removed files stay; 0 for ever. [default: 30D]"
+)
 
 
 @click.group(short_help="List, create, show and destroy instances.")
@@ -43,6 +49,7 @@ def command() -> None:
 @instance_options
 @click.option("--context", default="", metavar="NAME", help="Its context. [default: none]")
 @click.option("--disk-quota", type=SIZE, default=0, help="Most that it may hold. [default: any]")
+@trash_age_option
 @json_option
 @log_level_option("error")
 def add(
@@ -53,6 +60,7 @@ def add(
     db_prefix: str | None,
     context: str,
     disk_quota: int,
+    trash_age: float | None,
     as_json: bool,
     log_level: str,
 ) -> None:
@@ -74,6 +82,7 @@ def add(
             db_prefix=db_prefix,
             context=context,
             quota=disk_quota,
+            trash_age_s=None if trash_age is None else int(trash_age),
         )
     if as_json:
         output.print_json(asdict(instance))
@@ -137,6 +146,7 @@ def show(
 @store_options
 @instance_options
 @version_options
+@trash_age_option
 @json_option
 @log_level_option("error")
 def modify(
@@ -147,6 +157,7 @@ def modify(
     db_prefix: str | None,
     max_versions: int | None,
     version_delay: float | None,
+    trash_age: float | None,
     as_json: bool,
     log_level: str,
 ) -> None:
@@ -157,7 +168,11 @@ def modify(
     """
     from cozyfs import instances
 
-    given = {"max_versions": max_versions, "version_delay_s": version_delay}
+    given = {
+        "max_versions": max_versions,
+        "version_delay_s": version_delay,
+        "trash_age_s": None if trash_age is None else int(trash_age),
+    }
     changes = {name: value for name, value in given.items() if value is not None}
     if not changes:
         raise UsageError("say what to change, for example --max-versions 50")
@@ -230,6 +245,7 @@ def _fields(instance: Instance) -> dict[str, Any]:
         "version_delay_s": "as configured"
         if instance.version_delay_s is None
         else instance.version_delay_s,
+        "trash_age_s": instance.trash_age_s,
         "db_prefix": instance.db_prefix,
         "bucket": instance.bucket,
         "created": instance.created_at,

@@ -45,6 +45,8 @@ MIN_WRITE_BUFFER = 16 << 20
 
 MIN_REFRESH_S = 0.1
 
+TRASH_AGE_S = 30 * 86400.0
+
 START_PATIENCE_S = 3.0
 
 BACKGROUND_LOG_BYTES = 1 << 20
@@ -68,6 +70,7 @@ class Request:
     timeout_s: float
     parallel: int
     retention_s: float
+    trash_age_s: float | None
     journal_interval_s: float
     refresh_s: float
     force_lease: bool
@@ -120,6 +123,12 @@ class Request:
     default="1d",
     show_default=True,
     help="How long replaced and removed content stays in the store.",
+)
+@click.option(
+    "--trash-age",
+    type=DURATION,
+    help="How long removed files stay in the trash; 0 for ever. "
+    "[default: what the instance or the configuration says, else 30D]",
 )
 @click.option(
     "--journal-interval",
@@ -210,6 +219,7 @@ def parse_request(
         timeout_s=values["timeout"],
         parallel=values["parallel"],
         retention_s=values["retention"],
+        trash_age_s=values["trash_age"],
         journal_interval_s=values["journal_interval"],
         refresh_s=max(values["refresh"], MIN_REFRESH_S),
         force_lease=values["force_lease"],
@@ -317,6 +327,18 @@ def _patiently(call: Callable[[], T], timeout_s: float) -> T:
             time.sleep(0.5)
 
 
+def trash_age(request: Request, instance: Instance) -> float:
+    """Seconds that things stay in the trash, 0 for ever: as asked for, else as the instance has
+    it, else as the configuration says of its context. Raises UsageError."""
+    from cozyfs import config
+
+    configured = config.trashed_after(request.settings.section, instance.context)
+    for age in (request.trash_age_s, instance.trash_age_s, configured):
+        if age is not None:
+            return age
+    return TRASH_AGE_S
+
+
 def run_request(request: Request, ready: Callable[[], None]) -> None:
     """Find the instance, take its state, mount until unmounted. Raises CozyError."""
     from cozyfs import logs
@@ -369,6 +391,8 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
                 timeout_s=request.timeout_s,
                 parallel=request.parallel,
                 retention_s=request.retention_s,
+                use_trash=request.fstab.trash,
+                trash_age_s=trash_age(request, instance),
                 journal_interval_s=request.journal_interval_s,
                 refresh_s=request.refresh_s,
                 force_lease=request.force_lease,

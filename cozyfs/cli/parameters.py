@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from cozyfs.durations import parse_duration
 from cozyfs.logs import LEVELS
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 _DECIMAL = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15}
 _BINARY = {letter: 1 << 10 * (power + 1) for power, letter in enumerate("KMGTP")}
 _UNITS = {"": 1, "B": 1} | _DECIMAL | _BINARY | {letter + "IB": n for letter, n in _BINARY.items()}
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 class SizeType(SizeParam):
@@ -48,7 +48,7 @@ class SizeType(SizeParam):
 
 
 class DurationType(DurationParam):
-    """Seconds: ``90``, ``90s``, ``15m``, ``1h30m``, ``1d``, ``2w``."""
+    """Seconds: ``90``, ``90s``, ``15m``, ``1h30m``, ``1d``, ``2w``, ``30D``, ``3M``."""
 
     name = "duration"
 
@@ -57,15 +57,10 @@ class DurationType(DurationParam):
     ) -> float:
         if isinstance(value, int | float):
             return float(value)
-        text = str(value).strip()
-        parts = re.findall(r"(\d+(?:\.\d+)?)([a-z]?)", text, re.ASCII)
-        if (
-            not parts
-            or "".join(n + u for n, u in parts) != text
-            or any(unit not in _SECONDS for _, unit in parts)
-        ):
+        seconds = parse_duration(str(value).strip())
+        if seconds is None:
             self.fail(f"{value!r} is not a duration such as 90s, 15m, 12h or 1d", param, ctx)
-        return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+        return seconds
 
 
 class MountpointType(PathParam):

@@ -1,4 +1,5 @@
-"""Telling the kernel what changed behind its back: for mounts that follow another one."""
+"""Telling the kernel what changed behind its back: on mounts that follow another one, and where
+one request changes more than it names (the trash)."""
 
 from __future__ import annotations
 
@@ -6,9 +7,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pyfuse3
+import trio
 
 if TYPE_CHECKING:
     from cozyfs.index import Changes
+    from cozyfs.vfs.filesystem import FileSystem
 
 
 def tell_kernel(changes: Changes) -> None:
@@ -20,3 +23,12 @@ def tell_kernel(changes: Changes) -> None:
     for parent, name in changes.entries:
         with suppress(OSError):
             pyfuse3.invalidate_entry(parent, name)
+
+
+async def tell_news(fs: FileSystem) -> None:
+    """The kernel knows of all that changed by itself until now when this returns."""
+
+    async def tell(changes: Changes) -> None:
+        await trio.to_thread.run_sync(tell_kernel, changes)
+
+    await fs.news.deliver(tell)

@@ -99,11 +99,11 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        self._fs.unlink(Ino(parent_inode), name)
+        self._fs.unlink(Ino(parent_inode), name, ctx.pid)
 
     @answered
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        self._fs.rmdir(Ino(parent_inode), name)
+        self._fs.rmdir(Ino(parent_inode), name, ctx.pid)
 
     @answered
     async def rename(

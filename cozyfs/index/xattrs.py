@@ -34,6 +34,10 @@ class Xattrs(Rows):
         rows = self._db.rows("SELECT name FROM xattrs WHERE ino = ? ORDER BY name", (ino,))
         return [name for (name,) in rows]
 
+    def xattrs_of(self, ino: Ino) -> list[tuple[bytes, bytes]]:
+        """Names and values; none for an inode that is not there."""
+        return self._db.rows("SELECT name, value FROM xattrs WHERE ino = ?", (ino,))
+
     def set_xattr(
         self,
         ino: Ino,

@@ -78,6 +78,7 @@ async def copy_file(
     if fs.read_only:
         raise ReadOnly("the mount is read-only")
     _refuse_other_kinds(fs.get(source))
+    fs.trash.refuse_new_in(parent)
     # Before anything is copied; the transaction looks again.
     check_name(free_copy_name(fs, source, parent) if name is None else name)
     if name is not None and _exists(fs, parent, name):

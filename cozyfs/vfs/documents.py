@@ -60,7 +60,12 @@ class Documents:
             document = self._file(inode, path)
         else:
             raise InvalidRequest(f"{path} is neither a file nor a directory: it has no document")
-        return {**_DEFAULTS[document["type"]], **self.fs.index.document(ino), **document}
+        kept = self.fs.index.document(ino)
+        if (item := self.fs.index.trash_item(ino)) is not None:
+            document["restore_path"] = decode(item.restore_path)
+            trashed = {"trashedAt": format_time(item.trashed_ns)}
+            document["cozyMetadata"] = kept.get("cozyMetadata", {}) | trashed
+        return {**_DEFAULTS[document["type"]], **kept, **document}
 
     def find(self, doc_ids: Iterable[str]) -> dict[str, Ino]:
         """The inodes of documents; ids that nothing has are left out. Walks the tree until all

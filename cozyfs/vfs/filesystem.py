@@ -27,11 +27,13 @@ from cozyfs.errors import (
     TreeError,
 )
 from cozyfs.store.keys import new_doc_id
-from cozyfs.values import TRASH_INO, AttributeChanges, Ino, Inode
+from cozyfs.values import ROOT_INO, TRASH_INO, AttributeChanges, Ino, Inode
 from cozyfs.vfs import acl
 from cozyfs.vfs.draft import Target
 from cozyfs.vfs.files import Files, without_set_ids
 from cozyfs.vfs.names import check_name, decode, media_class, media_type
+from cozyfs.vfs.news import News
+from cozyfs.vfs.trash import Trash
 from cozyfs.vfs.views import refuse_reserved
 
 if TYPE_CHECKING:
@@ -80,10 +82,12 @@ class FileSystem:
         version_rules: VersionRules | None = None,
         sync: Callable[[], Awaitable[None]] | None = None,
         confirm: Callable[[], Awaitable[None]] | None = None,
+        use_trash: bool = True,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """*sync* makes the tree durable beyond this machine; *confirm* raises unless this process
-        may still write: both are asked before anything is acknowledged that depends on them."""
+        may still write: both are asked before anything is acknowledged that depends on them.
+        Without *use_trash* what is removed is gone."""
         self.instance = instance
         self.index = index
         self.objects = objects
@@ -105,6 +109,10 @@ class FileSystem:
             confirm=confirm,
             sync=sync,
             clock=clock,
+        )
+        self.news = News(lambda ino: ino == ROOT_INO or ino in self._lookups)
+        self.trash = Trash(
+            index, self.files, nursery, self.news, clock, self._in_use, enabled=use_trash
         )
 
     def turn_read_only(self) -> None:
@@ -198,18 +206,30 @@ class FileSystem:
         self._check_writable()
         check_name(name)
         refuse_reserved(parent, name)
+        self.trash.refuse_new_in(parent)
         return self.files.current(self.index.link(ino, parent, name, self._clock()))
 
-    def unlink(self, parent: Ino, name: bytes) -> None:
+    def unlink(self, parent: Ino, name: bytes, pid: int = 0) -> None:
+        """Into the trash with the last name of a file or link; see `cozyfs.vfs.trash`. *pid* is
+        the process that asks."""
         self._check_writable()
-        ino = self.index.lookup(parent, name).ino
-        inode = self.index.unlink(parent, name, self._clock(), keep=self._in_use(ino))
-        self._gone_unless_kept(inode)
+        left = self.trash.unlink(parent, name, pid)
+        if left is not None:
+            self._gone_unless_kept(left)
 
-    def rmdir(self, parent: Ino, name: bytes) -> None:
+    def rmdir(self, parent: Ino, name: bytes, pid: int = 0) -> None:
+        """Into the trash, with what *pid* has removed from it just before."""
         self._check_writable()
-        ino = self.index.lookup(parent, name).ino
-        self.index.rmdir(parent, name, self._clock(), keep=self._in_use(ino))
+        self.trash.rmdir(parent, name, pid)
+
+    def discard(self, parent: Ino, name: bytes) -> bool:
+        """A directory into the trash with all that is in it, in one move; False where that
+        cannot be: it lies in the trash, or there is none."""
+        self._check_writable()
+        if not self.trash.enabled or self.index.in_trash(parent):
+            return False
+        self.trash.move(parent, name)
+        return True
 
     def rename(
         self, parent: Ino, name: bytes, new_parent: Ino, new_name: bytes, flags: int
@@ -223,9 +243,12 @@ class FileSystem:
         with self.index.transaction():
             if not flags:
                 self._inherit(parent, name, new_parent, new_name, now)
+            self.trash.before_rename(parent, name, new_parent, new_name, flags)
+            origins = self.trash.origins(parent, name, new_parent, new_name, flags)
             result = self.index.rename(
                 parent, name, new_parent, new_name, now, flags=flags, keep=self._in_use
             )
+            self.trash.renamed(parent, new_parent, result, origins)
         if result.replaced is not None:
             self._gone_unless_kept(result.replaced)
 
@@ -334,6 +357,7 @@ class FileSystem:
         self._check_writable()
         check_name(name)
         refuse_reserved(parent, name)
+        self.trash.refuse_new_in(parent)
         now = self._clock()
         above = self.index.get(parent)
         if above.mode & stat.S_ISGID:

@@ -31,6 +31,7 @@ from cozyfs.errors import (
 from cozyfs.index import NOREPLACE
 from cozyfs.values import ROOT_INO, TRASH_INO, Ino, Inode
 from cozyfs.vfs.names import decode
+from cozyfs.vfs.trashcan import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator
@@ -185,8 +186,9 @@ class Paths:
             self.fs.unlink(parent, name)
 
     async def remove_all(self, path: str) -> None:
-        """*path* with everything below it, deepest first; absent is not an error. Stopped in
-        between, what is left is a whole tree. Raises Busy for the root and the trash."""
+        """*path* with everything below it; absent is not an error. Into the trash in one move;
+        where there is none, or in it, for good and deepest first: stopped in between, what is
+        left is a whole tree. Raises Busy for the root and the trash."""
         top = clean(path)
         try:
             inode = self.resolve(top)
@@ -195,10 +197,9 @@ class Paths:
         if inode.ino in (ROOT_INO, TRASH_INO):
             raise Busy(f"{path} cannot be removed")
         parent, name = self._place(top)
-        if not stat.S_ISDIR(inode.mode):
-            self.fs.unlink(parent, name)
+        if stat.S_ISDIR(inode.mode) and self.fs.discard(parent, name):
             return
-        await self._remove_tree(parent, name, inode.ino)
+        await remove_tree(self.fs, parent, name)
 
     def rename(self, old: str, new: str, *, replace: bool = False) -> Inode:
         """Atomic. Unless *replace*, an existing *new* is never replaced (AlreadyExists), as a
@@ -302,35 +303,6 @@ class Paths:
             return self.fs.lookup(parent, name)
         except NotFound:
             return None
-
-    async def _remove_tree(self, parent: Ino, name: bytes, ino: Ino) -> None:
-        stack = [(parent, name, ino)]
-        while stack:
-            parent, name, ino = stack[-1]
-            await trio.lowlevel.checkpoint()  # a large tree must not hold up the loop
-            below = self._empty(ino)
-            if below is not None:
-                stack.append(below)
-                continue
-            stack.pop()
-            with contextlib.suppress(NotFound):
-                self.fs.rmdir(parent, name)
-
-    def _empty(self, directory: Ino) -> tuple[Ino, bytes, Ino] | None:
-        """Remove entries of a directory, one page at most; returns the first that has to be
-        emptied itself, None when no more are there."""
-        while True:
-            try:
-                page = self.fs.children(directory, b"", PAGE)
-            except NotFound:
-                return None
-            if not page:
-                return None
-            for name, inode in page:
-                if stat.S_ISDIR(inode.mode):
-                    return directory, name, inode.ino
-                with contextlib.suppress(NotFound):
-                    self.fs.unlink(directory, name)
 
     async def _open_for_writing(self, path: str, mode: int) -> tuple[Handle, Inode | None]:
         """A handle on the emptied or new file, and the inode if it is new."""

@@ -9,6 +9,7 @@ import pytest
 from cozyfs.cli import background
 from cozyfs.cli import mount as mount_module
 from cozyfs.state import InstanceState
+from cozyfs.values import Instance
 
 from .conftest import is_one_line
 
@@ -67,6 +68,35 @@ def test_fstab_can_carry_every_setting(request_of, tmp_path):
     assert request.log_file == tmp_path / "log"
     assert request.fstab.fuse_options == {"allow_other"}
     assert request.fstab.uid == 1000
+
+
+@pytest.mark.parametrize(
+    ("asked", "of_instance", "configured", "age"),
+    [
+        (None, None, None, 30 * 86400),
+        (None, None, "2W", 14 * 86400),
+        (None, 3600, "2W", 3600),
+        ("0", 3600, "2W", 0),
+    ],
+)
+def test_the_age_of_the_trash_is_the_mounts_the_instances_the_contexts(
+    request_of, tmp_path, asked, of_instance, configured, age
+):
+    config = tmp_path / "cozy.yaml"
+    ages = f"\n  auto_clean_trashed_after: {{beta: {configured}}}" if configured else ""
+    config.write_text(f"fs:\n  url: file://{tmp_path}/store{ages}\n")
+    instance = Instance("a.example.com", "", "p", "b", context="beta", trash_age_s=of_instance)
+    option = ["-o", f"trash_age={asked}"] if asked else []
+
+    request = request_of("--config", config, *option)
+
+    assert mount_module.trash_age(request, instance) == age
+
+
+def test_the_trash_can_be_done_without(request_of):
+    assert request_of().fstab.trash
+    assert not request_of("-o", "notrash").fstab.trash
+    assert request_of("-o", "notrash,trash").fstab.trash
 
 
 def test_the_command_line_wins_over_o_and_o_over_the_environment(request_of, tmp_path):

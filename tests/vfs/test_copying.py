@@ -10,7 +10,16 @@ import threading
 import pytest
 import trio
 import trio.testing
-from world import STORES, check, object_keys, open_fs, read_tree, store_named, waiting_keys
+from world import (
+    STORES,
+    check,
+    object_keys,
+    open_fs,
+    put_in_trash,
+    read_tree,
+    store_named,
+    waiting_keys,
+)
 
 from cozyfs.errors import (
     AlreadyExists,
@@ -144,7 +153,7 @@ async def test_a_copy_has_the_group_of_a_directory_that_says_so(fs, paths):
 
 async def test_a_copy_is_not_referenced_certified_favourite_or_trashed(fs, paths):
     documents = Documents(fs)
-    inode = await paths.write_file("/.cozy_trash/file", b"1")
+    inode = await put_in_trash(fs, "file", b"1")
     documents.patch(
         inode.ino,
         {

@@ -7,7 +7,7 @@ import stat
 import pytest
 import trio
 import trio.testing
-from world import check, make_tree, object_keys, open_fs, read_tree
+from world import check, make_tree, object_keys, open_fs, put_in_trash, read_tree
 
 from cozyfs.errors import (
     AlreadyExists,
@@ -165,7 +165,7 @@ async def test_a_directory_with_entries_is_not_removed(fs, paths):
 @pytest.mark.parametrize("path", ["/", "/.cozy_trash", "/.."])
 async def test_root_and_trash_are_never_removed(fs, paths, path):
     await make_tree(fs, {"a": b"1"})
-    await paths.write_file("/.cozy_trash/old", b"2")
+    await put_in_trash(fs, "old", b"2")
 
     with pytest.raises(Busy):
         await paths.remove_all(path)

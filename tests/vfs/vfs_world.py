@@ -61,10 +61,12 @@ class World:
         read_only=False,
         version_rules=NO_VERSIONS,
         clock=time.time_ns,
+        use_trash=False,
     ):
-        """By default a failed call is not tried again, so that one error is one failure, and what
-        is replaced is no version but let go. What hangs inside is cancelled after TIME_LIMIT_S,
-        and fails."""
+        """Without versions and the trash unless a test asks for them: what is replaced or removed
+        is gone, and its object waits for deletion. By default a failed call is not tried again, so
+        that one error is one failure. What hangs inside is cancelled after TIME_LIMIT_S, and
+        fails."""
         with Index.open(self.path) as index, trio.fail_after(TIME_LIMIT_S):
             index.connection.execute("PRAGMA synchronous = OFF")
             async with trio.open_nursery() as nursery:
@@ -81,6 +83,7 @@ class World:
                     read_only=read_only,
                     version_rules=version_rules,
                     clock=clock,
+                    use_trash=use_trash,
                 )
                 fs.start()
                 self.fs = fs

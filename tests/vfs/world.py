@@ -35,14 +35,15 @@ def store_named(name, request):
 
 @contextlib.asynccontextmanager
 async def open_fs(store, tmp_path, *, clock=time.time_ns, **options):
-    """A FileSystem over *store*, in a bucket of its own; the store is not closed."""
+    """A FileSystem over *store*, in a bucket of its own; the store is not closed. What is
+    removed is gone, unless a test wants the trash (``use_trash=True``)."""
     bucket = f"test-{secrets.token_hex(6)}"
     store.ensure_bucket(bucket)
     staging = tmp_path / "staging"
     staging.mkdir(exist_ok=True)
     path = tmp_path / "index.db"
     index = Index.create(path, uid=os.getuid(), gid=os.getgid(), now_ns=clock())
-    sizes = {"write_buffer": 32 << 20, "cache_size": 16 << 20} | options
+    sizes = {"write_buffer": 32 << 20, "cache_size": 16 << 20, "use_trash": False} | options
     with index:
         async with trio.open_nursery() as nursery:
             objects = Objects(store, Caller(parallel=8, timeout_s=2.0), bucket, DB_PREFIX)
@@ -85,6 +86,13 @@ def expected_keys(fs):
 def waiting_keys(fs):
     rows = fs.index.connection.execute("SELECT doc_id, internal_id FROM deletions")
     return {fs.objects.key(*row) for row in rows}
+
+
+async def put_in_trash(fs, name, content=b""):
+    """A new file, moved into the trash as ``mv`` does."""
+    paths = Paths(fs)
+    await paths.write_file(f"/{name}", content)
+    return paths.rename(f"/{name}", f"/.cozy_trash/{name}")
 
 
 async def make_tree(fs, tree, at="/"):
