@@ -1,4 +1,4 @@
-"""The instances of a storage: made, found, listed and destroyed through their records.
+"""The instances of a storage: made, found, listed, changed and destroyed through their records.
 
 A record is the object ``<db_prefix>/.cozyfs/instance.json`` in the bucket of the instance's
 organisation. Everything is read from the store each time, so any machine sees what another one
@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cozyfs.errors import (
     AccessDenied,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 RECORD_NAME = ".cozyfs/instance.json"
 RECORD_FORMAT = 1
 _DELETE_BATCH = 1000
+_UPDATE_ATTEMPTS = 10
 _FORBIDDEN = frozenset(" /,;&?#@|='\"\t\r\n\0")
 
 
@@ -117,7 +118,7 @@ def _refuse_if_taken(existing: Iterator[Instance], wanted: Instance) -> None:
 
 def _write(store: Store, instance: Instance) -> None:
     record = {"format": RECORD_FORMAT, **asdict(instance)}
-    body = json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
+    body = _encode(record)
     key = record_key(instance.db_prefix)
     try:
         store.put(instance.bucket, key, body, content_type="application/json", if_absent=True)
@@ -125,6 +126,10 @@ def _write(store: Store, instance: Instance) -> None:
         raise InstanceError(f"the instance {instance.domain} was just created by another") from exc
     except NotSupported:
         store.put(instance.bucket, key, body, content_type="application/json")
+
+
+def _encode(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
 
 
 def find(
@@ -234,6 +239,43 @@ def _parse(body: bytes, db_prefix: str) -> Instance:
         raise InstanceError(
             f"the record of the instance with prefix {db_prefix} is damaged"
         ) from exc
+
+
+def set_quota(store: Store, instance: Instance, quota: int) -> Instance:
+    """Gives *instance* another quota: bytes, 0 for none. Other fields of its record stay, also
+    those that somebody changes at the same moment and those that this version does not know (on
+    a store without conditional writes the moment between reading and writing is not guarded).
+    Raises InstanceError when the record is gone."""
+    if quota < 0:
+        raise UsageError("a quota cannot be negative")
+    key = record_key(instance.db_prefix)
+    for _ in range(_UPDATE_ATTEMPTS):
+        try:
+            etag = store.head(instance.bucket, key).etag
+            body = store.get(instance.bucket, key)  # if newer than the ETag, the PUT is refused
+        except ObjectNotFound as exc:
+            raise InstanceError(f"there is no instance {instance.domain} any more") from exc
+        _parse(body, instance.db_prefix)
+        changed = _encode(json.loads(body) | {"quota": quota})
+        try:
+            store.put(
+                instance.bucket, key, changed, content_type="application/json", if_match=etag
+            )
+        except PreconditionFailed:
+            continue
+        except NotSupported:
+            store.put(instance.bucket, key, changed, content_type="application/json")
+        return _parse(changed, instance.db_prefix)
+    raise InstanceError(f"the record of {instance.domain} changes all the time; try again")
+
+
+def reread(store: Store, instance: Instance) -> Instance:
+    """*instance* as its record is now. Raises InstanceError when the record is gone."""
+    try:
+        body = store.get(instance.bucket, record_key(instance.db_prefix))
+    except ObjectNotFound as exc:
+        raise InstanceError(f"there is no instance {instance.domain} any more") from exc
+    return _parse(body, instance.db_prefix)
 
 
 def destroy(store: Store, instance: Instance) -> int:

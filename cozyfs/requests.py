@@ -13,11 +13,14 @@ from typing import Any
 
 from cozyfs.control import Send
 from cozyfs.fuse.copies import answer_copy
+from cozyfs.rereading import answer_reread, answer_usage
 from cozyfs.vfs.filesystem import FileSystem
 
 Handler = Callable[[FileSystem, dict[str, Any], Send], Awaitable[None]]
 
 HANDLERS: Mapping[str, Handler] = {
     "copy": answer_copy,
+    "reread": answer_reread,
+    "usage": answer_usage,
 }
 """By the name of the request (``op``)."""

@@ -1,4 +1,5 @@
-"""Telling the kernel what changed behind its back: for mounts that follow another one."""
+"""Telling the kernel what changed behind its back: on a mount that follows another one, and where
+what was written to a file was given up."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from cozyfs.vfs.quota import Refused
 from cozyfs.vfs.readahead import ReadAhead, SequentialHash
 
 if TYPE_CHECKING:
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
 class Node:
     """One inode in use. ``draft`` is None while its content is that of the index."""
 
-    __slots__ = ("draft", "failures", "handles", "ino", "lock", "pinned", "writers")
+    __slots__ = (
+        "draft",
+        "failures",
+        "handles",
+        "ino",
+        "is_new",
+        "lock",
+        "pinned",
+        "refused",
+        "writers",
+    )
 
     def __init__(self, ino: Ino) -> None:
         self.ino = ino
@@ -29,6 +40,10 @@ class Node:
         self.draft: Draft | None = None
         self.failures = 0
         """Uploads of the draft that failed in a row; more than 0 means it is kept and retried."""
+        self.is_new = False
+        """Made by the draft: no content of it was ever stored."""
+        self.refused = Refused()
+        """Writes that the quota did not allow: what the draft has is not what was meant."""
         self.lock = trio.Lock()
         self.pinned: list[Inode] = []
         """On a mount that follows another: what each open handle goes on reading."""
