@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 
@@ -145,9 +146,8 @@ def test_two_that_are_stored_at_once_do_not_both_take_the_last_room():
     quota.extend("a", 60)
     quota.extend("b", 60)
     quota.limit = 100
-    with quota.storing("a", 60):
-        with pytest.raises(QuotaExceeded), quota.storing("b", 60):
-            pass
+    with quota.storing("a", 60), pytest.raises(QuotaExceeded), quota.storing("b", 60):
+        pass
     with quota.storing("b", 60):
         pass
 
@@ -557,10 +557,8 @@ class Program:
         self.handles = []
 
     async def run(self, kind, *arguments):
-        try:
+        with contextlib.suppress(QuotaExceeded, NotFound, UploadFailed, StoreUnavailable):
             await getattr(self, kind)(*arguments)
-        except (QuotaExceeded, NotFound, UploadFailed, StoreUnavailable):
-            pass
         self.look()
 
     def look(self):
