@@ -44,6 +44,7 @@ from cozyfs.vfs.draft import Draft, Target, Workshop
 from cozyfs.vfs.names import conflict_name, decode
 from cozyfs.vfs.nodes import Handle, Node
 from cozyfs.vfs.pool import MemoryPool
+from cozyfs.vfs.undoing import go_back, remove_names
 from cozyfs.vfs.upload import upload
 from cozyfs.vfs.walkahead import WalkAhead
 
@@ -251,6 +252,9 @@ class Files:
         changes = NO_CHANGES
         if node.refused and handle.writable and node.writers == 1:
             changes = await self._give_up(node, writers=1)
+        if handle.writable:  # how it left the file is how others find it
+            self._settle_for(node)
+            node.is_new = node.is_new and not self._is_stored(node.ino)
         waits = node.draft is not None and node.draft.dirty and handle.writable
         if waits and not node.failures and not self.read_only:
             try:
@@ -350,7 +354,7 @@ class Files:
         """One close(2) of the handle: store the draft if this handle may have changed it."""
         handle = self.handle(fh)
         if handle.wrote:
-            await self._flush(handle.node)
+            await self._flush(handle.node, closing=True)
 
     async def fsync(self, fh: Fh) -> None:
         """Store the draft, whoever wrote it."""
@@ -383,15 +387,9 @@ class Files:
         for node in [n for n in self._nodes.values() if n.refused]:
             await self._give_up(node, writers=node.writers)
 
-    def remove_names(self, ino: Ino) -> list[tuple[Ino, bytes]]:
-        """Take an inode that is open out of the tree, as if it had never been made: not by way
-        of the trash. Returns what its names were."""
-        now = self._clock()
-        names = self._index.entries_of(ino)
-        with self._index.transaction():
-            for parent, name in names:
-                self._index.unlink(parent, name, now, keep=True)
-        return names
+    def remove_names(self, ino: Ino) -> None:
+        """As `cozyfs.vfs.undoing.remove_names`."""
+        remove_names(self._index, ino, self._clock())
 
     async def forget_draft(self, node: Node) -> None:
         """What was written since the file was last stored goes, as if it had not been written.
@@ -413,6 +411,7 @@ class Files:
         """The inode is gone for good: so is what was written to it and not stored."""
         node = self._nodes.pop(ino, None)
         self._quota.release(ino)
+        self._quota.release((ino, "before"))
         if node is not None and node.draft is not None:
             draft, node.draft = node.draft, None
             self._index.remove_draft(ino)
@@ -424,6 +423,8 @@ class Files:
         intermediate ones that no inode ever had."""
         drafts = [n.draft for n in self._nodes.values() if n.draft is not None]
         keys = {draft.base.key for draft in drafts if draft.base is not None}
+        befores = [n.before for n in self._nodes.values() if n.before is not None]
+        keys |= {ref.key for ref in map(self._objects.ref, befores) if ref is not None}
         return keys | {draft.stream.key for draft in drafts if draft.stream is not None}
 
     # ---- drafts that could not be stored
@@ -553,6 +554,12 @@ class Files:
         node.draft = draft
         return draft
 
+    def _is_stored(self, ino: Ino) -> bool:
+        try:
+            return self._index.get(ino).internal_id is not None
+        except NotFound:
+            return False
+
     def _make_room(self, node: Node, size: int) -> None:
         """The draft is about to be changed, or begun, and to have at least *size* bytes. Raises
         QuotaExceeded."""
@@ -579,11 +586,26 @@ class Files:
                 # Whoever wrote the first part of the draft was told that it is kept.
                 return NO_CHANGES
             await self.forget_draft(node)
-            if not node.is_new:
-                return Changes(frozenset({node.ino}), frozenset())
-            names = self.remove_names(node.ino)
-            parents = {parent for parent, _ in names}
-            return Changes(frozenset({node.ino, *parents}), frozenset(names))
+            before, now = node.before, self._clock()
+            self._settle_for(node)
+            if node.is_new:
+                return remove_names(self._index, node.ino, now)
+            if before is not None:
+                go_back(self._index, before, now)
+            return Changes(frozenset({node.ino}), frozenset())
+
+    def _remember(self, node: Node, inode: Inode, freed: int) -> None:
+        """close(2) stored that the file, which was *inode*, is empty. Whoever emptied it may have
+        other descriptors, and be about to write: until the handle is closed there is a way back.
+        The room that got free stays reserved for that."""
+        if node.before is None:
+            node.before = inode
+            self._quota.restore((node.ino, "before"), freed, shortened=False)
+
+    def _settle_for(self, node: Node) -> None:
+        """What is stored now is what the file goes back to, if it has to."""
+        node.before = None
+        self._quota.release((node.ino, "before"))
 
     async def _truncate(self, node: Node, size: int, uid: int) -> None:
         inode = self._index.get(node.ino)
@@ -683,7 +705,7 @@ class Files:
         async with handle.hashing:  # what is taken first has to be hashed first
             return await self._objects.caller.disk(checked.update, checked.take())
 
-    async def _flush(self, node: Node) -> None:
+    async def _flush(self, node: Node, *, closing: bool = False) -> None:
         """Store the node's draft and commit it. On failure the draft is kept, and made durable
         in the state directory, before the error goes to the caller. Where a write was refused
         nothing is stored, and nothing is kept either."""
@@ -709,6 +731,7 @@ class Files:
                         content = await upload(draft, target, self._objects, self.cache)
                         if self._confirm is not None:
                             await self._confirm()
+                        used = self._index.disk_bytes
                         self._commit(node, draft, content)
                 except QuotaExceeded:
                     raise  # before anything was stored
@@ -735,6 +758,11 @@ class Files:
                 self.uploads -= 1
             draft.stream = None
             draft.dirty = False
+            if closing and draft.size == 0:
+                self._remember(node, inode, max(used - self._index.disk_bytes, 0))
+            else:
+                self._settle_for(node)
+                node.is_new = False
             await self._settle(node, draft)
 
     def _commit(self, node: Node, draft: Draft, content: Content) -> None:
@@ -753,7 +781,6 @@ class Files:
             if node.failures:
                 self._index.remove_draft(node.ino)
         node.failures = 0
-        node.is_new = False
 
     async def _settle(self, node: Node, draft: Draft) -> None:
         """The draft equals what the index says: go on from there."""

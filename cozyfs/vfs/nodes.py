@@ -22,6 +22,7 @@ class Node:
     """One inode in use. ``draft`` is None while its content is that of the index."""
 
     __slots__ = (
+        "before",
         "draft",
         "failures",
         "handles",
@@ -41,7 +42,10 @@ class Node:
         self.failures = 0
         """Uploads of the draft that failed in a row; more than 0 means it is kept and retried."""
         self.is_new = False
-        """Made by the draft: no content of it was ever stored."""
+        """Made by the handle that is open: no content of it was ever stored, but an empty one."""
+        self.before: Inode | None = None
+        """Since a close(2) stored that the file is empty: what it had, and gets back where it is
+        not written as it was meant to be."""
         self.refused = Refused()
         """Writes that the quota did not allow: what the draft has is not what was meant."""
         self.lock = trio.Lock()

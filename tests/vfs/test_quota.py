@@ -24,6 +24,7 @@ from cozyfs.errors import (
 from cozyfs.index import NO_CHANGES
 from cozyfs.values import MAX_FILE_SIZE, ROOT_INO, Content
 from cozyfs.vfs.copying import copy_file
+from cozyfs.vfs.deletions import delete_due
 from cozyfs.vfs.filesystem import NO_QUOTA
 from cozyfs.vfs.paths import Paths
 from cozyfs.vfs.quota import Quota, check_available_space, report
@@ -258,6 +259,58 @@ async def test_a_hole_counts_as_what_it_is_long(fs):
     await fs.files.truncate(inode.ino, 1000, USER)
     await close(fs, handle)
     assert used(fs) == 1000
+
+
+async def test_a_shells_redirection_into_an_older_file_leaves_what_it_had(fs):
+    """Which closes one of two descriptors before it writes: that stores an empty content."""
+    ino = await new_file(fs, b"f", b"old" * 100)
+    handle = await opened(fs, ino, os.O_WRONLY | os.O_TRUNC)
+    await fs.files.flush(handle.fh)
+    assert used(fs) == 0
+    await fs.files.write(handle.fh, 0, bytes(600))
+    await refused(new_file(fs, b"g", bytes(101)))  # the old content keeps its room
+    await refused(fs.files.write(handle.fh, 600, bytes(200)))
+    await refused(close(fs, handle))
+    assert await read_file(fs, ino) == b"old" * 100
+    assert used(fs) == 300
+
+
+async def test_a_shells_redirection_into_a_new_file_leaves_none(fs):
+    _, handle = create(fs, b"f")
+    await fs.files.flush(handle.fh)
+    await fs.files.write(handle.fh, 0, bytes(600))
+    await refused(fs.files.write(handle.fh, 600, bytes(600)))
+    await refused(close(fs, handle))
+    assert names(fs) == []
+
+
+async def test_what_somebody_else_left_is_what_a_file_goes_back_to(fs):
+    ino = await new_file(fs, b"f", b"old" * 100)
+    other = await opened(fs, ino)
+    emptied = await opened(fs, ino, os.O_WRONLY | os.O_TRUNC)
+    await close(fs, emptied)
+    await refused(fs.files.write(other.fh, 0, bytes(1001)))
+    await refused(close(fs, other))
+    assert await read_file(fs, ino) == b""
+
+
+async def test_an_empty_content_that_fsync_acknowledged_stays(fs):
+    ino = await new_file(fs, b"f", b"old" * 100)
+    handle = await opened(fs, ino, os.O_WRONLY | os.O_TRUNC)
+    await fs.files.fsync(handle.fh)
+    await refused(fs.files.write(handle.fh, 0, bytes(1001)))
+    await refused(close(fs, handle))
+    assert await read_file(fs, ino) == b""
+
+
+async def test_what_a_file_may_go_back_to_is_not_deleted(local):
+    ino = await new_file(local, b"f", b"old" * 100)
+    handle = await opened(local, ino, os.O_WRONLY | os.O_TRUNC)
+    await local.files.flush(handle.fh)
+    await delete_due(local.index, local.objects, 0, lambda: local.files.objects_in_use)
+    await refused(local.files.write(handle.fh, 0, bytes(1001)))
+    await refused(close(local, handle))
+    assert await read_file(local, ino) == b"old" * 100
 
 
 # ---- making up for a refused write
