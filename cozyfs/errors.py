@@ -9,6 +9,7 @@
     |   +-- IllegalName  NameNotUtf8  NameTooLong  ForbiddenMove  NotPermitted  Busy
     |   +-- TooManyLinks  NoSuchAttribute  AttributeTooBig  ReadOnly  StaleHandle
     |   +-- InvalidRequest  FileTooLarge  NotAbsolute  InTrash  NotInTrash
+    |   +-- QuotaExceeded  LengthMismatch
     +-- StoreError                 the object store failed or refused
     |   +-- ObjectNotFound  BucketNotFound  AccessDenied  PreconditionFailed
     |   +-- NotSupported  ChecksumMismatch  CorruptObject  StoreUnavailable  StoreFull
@@ -147,6 +148,18 @@ class FileTooLarge(TreeError):
     """Beyond 5 TiB, the largest object that S3 keeps."""
 
     errno = errno.EFBIG
+
+
+class QuotaExceeded(TreeError):
+    """The instance has no room for it; what was there before stays."""
+
+    errno = errno.EDQUOT
+
+
+class LengthMismatch(TreeError):
+    """A content is longer or shorter than it was said to be."""
+
+    errno = errno.EINVAL
 
 
 # ---- the store

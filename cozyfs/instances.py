@@ -1,4 +1,4 @@
-"""The instances of a storage: made, found, listed and destroyed through their records.
+"""The instances of a storage: made, found, listed, changed and destroyed through their records.
 
 A record is the object ``<db_prefix>/.cozyfs/instance.json`` in the bucket of the instance's
 organisation. Everything is read from the store each time, so any machine sees what another one
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,6 +37,7 @@ T = TypeVar("T")
 RECORD_NAME = ".cozyfs/instance.json"
 RECORD_FORMAT = 1
 _DELETE_BATCH = 1000
+_UPDATE_ATTEMPTS = 10
 _FORBIDDEN = frozenset(" /,;&?#@|='\"\t\r\n\0")
 
 
@@ -127,7 +128,7 @@ def _write(store: Store, instance: Instance, if_match: str | None = None) -> Non
     """Over the record with the ETag *if_match*, else where there is none. Raises
     PreconditionFailed, on stores that know conditions."""
     record = {"format": RECORD_FORMAT, **asdict(instance)}
-    body = json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
+    body = _encode(record)
     bucket, key, kind = instance.bucket, record_key(instance.db_prefix), "application/json"
     try:
         store.put(
@@ -135,6 +136,10 @@ def _write(store: Store, instance: Instance, if_match: str | None = None) -> Non
         )
     except NotSupported:
         store.put(bucket, key, body, content_type=kind)
+
+
+def _encode(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
 
 
 def find(
@@ -256,20 +261,41 @@ def _optional(record: dict[str, Any], field: str, kind: Callable[[Any], T]) -> T
 
 
 def modify(store: Store, instance: Instance, **changes: Any) -> Instance:
-    """Gives the fields *changes* of an instance's record other values; mounts see them when they
-    start. Returns it as it is after. Raises InstanceError when it is gone, or was changed by
-    another at the same moment."""
+    """Gives fields of *instance*'s record other values and returns it as it is after. Other fields
+    stay, also those that somebody changes at the same moment and those that this version does not
+    know (on a store without conditional writes the moment between reading and writing is not
+    guarded). Mounts of this machine are to be told ("reread" on their control socket). Raises
+    InstanceError when the record is gone."""
+    if changes.get("quota", 0) < 0:
+        raise UsageError("a quota cannot be negative")
     key = record_key(instance.db_prefix)
+    for _ in range(_UPDATE_ATTEMPTS):
+        try:
+            etag = store.head(instance.bucket, key).etag
+            body = store.get(instance.bucket, key)  # if newer than the ETag, the PUT is refused
+        except ObjectNotFound as exc:
+            raise InstanceError(f"there is no instance {instance.domain} any more") from exc
+        _parse(body, instance.db_prefix)
+        changed = _encode(json.loads(body) | changes)
+        try:
+            store.put(
+                instance.bucket, key, changed, content_type="application/json", if_match=etag
+            )
+        except PreconditionFailed:
+            continue
+        except NotSupported:
+            store.put(instance.bucket, key, changed, content_type="application/json")
+        return _parse(changed, instance.db_prefix)
+    raise InstanceError(f"the record of {instance.domain} changes all the time; try again")
+
+
+def reread(store: Store, instance: Instance) -> Instance:
+    """*instance* as its record is now. Raises InstanceError when the record is gone."""
     try:
-        etag = store.head(instance.bucket, key).etag
-        changed = replace(_parse(store.get(instance.bucket, key), instance.db_prefix), **changes)
+        body = store.get(instance.bucket, record_key(instance.db_prefix))
     except ObjectNotFound as exc:
         raise InstanceError(f"there is no instance {instance.domain} any more") from exc
-    try:
-        _write(store, changed, if_match=etag)
-    except PreconditionFailed as exc:
-        raise InstanceError(f"{instance.domain} was just changed by another: try again") from exc
-    return changed
+    return _parse(body, instance.db_prefix)
 
 
 def destroy(store: Store, instance: Instance) -> int:

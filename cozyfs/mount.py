@@ -30,6 +30,7 @@ from cozyfs.fuse.invalidation import tell_kernel, tell_news
 from cozyfs.fuse.views import OperationsWithViews
 from cozyfs.index import NO_CHANGES
 from cozyfs.requests import HANDLERS
+from cozyfs.rereading import reread_now_and_then
 from cozyfs.threads import Caller
 from cozyfs.tree import ReaderTree, WriterTree, open_for_reading, open_for_writing
 from cozyfs.vfs.deletions import abort_uploads, delete_due, unfinished_uploads
@@ -237,6 +238,7 @@ class _Mount:
                         nursery.start_soon(self._again, pause_s, self._clean_trash)
                 if self._reader is not None:
                     nursery.start_soon(self._again, options.refresh_s, self._follow)
+                nursery.start_soon(reread_now_and_then, fs)
                 nursery.start_soon(self._end_on_signal)
                 nursery.start_soon(self._tell_ready)
                 await pyfuse3.main(min_tasks=IDLE_TASKS, max_tasks=MOST_TASKS)
@@ -244,6 +246,7 @@ class _Mount:
                 # Unmounts if nobody has yet: without us every access would only fail.
                 self._unmounted = True
                 pyfuse3.close(unmount=True)
+            await fs.files.give_up_refused()
             await self._store_everything()
             await self._keep_the_rest()
             nursery.cancel_scope.cancel()
@@ -388,6 +391,8 @@ class _Mount:
             "uptime_s": round(time.time() - self._started),
             "inodes": space.files,
             "used_bytes": space.used,
+            "quota_bytes": self._fs.quota.limit or None,
+            "quota_alert": self._fs.quota.alert,
             "open_files": files.open_files,
             "pending_files": files.pending,
             "failed_files": files.failed,

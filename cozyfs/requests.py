@@ -22,6 +22,7 @@ from cozyfs.fuse.versions import (
     answer_tag,
     answer_versions,
 )
+from cozyfs.rereading import answer_reread, answer_usage
 from cozyfs.vfs.filesystem import FileSystem
 
 Handler = Callable[[FileSystem, dict[str, Any], Send], Awaitable[None]]
@@ -38,5 +39,7 @@ HANDLERS: Mapping[str, Handler] = {
     "trash-restore": trash.answer_restore,
     "trash-remove": trash.answer_remove,
     "trash-empty": trash.answer_empty,
+    "reread": answer_reread,
+    "usage": answer_usage,
 }
 """By the name of the request (``op``)."""

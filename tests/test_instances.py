@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import threading
 
 import pytest
+from failing_store import FailingStore
 
 from cozyfs import instances
 from cozyfs.config import parse_fs_url
 from cozyfs.errors import InstanceError, NotSupported, ObjectNotFound, UsageError
-from cozyfs.store import open_store
+from cozyfs.store import LocalStore, open_store
 
 PREFIX = "test"
 ALICE = "alice.example.com"
@@ -335,3 +337,54 @@ def test_an_instance_that_is_gone_cannot_be_modified(store):
 
     with pytest.raises(InstanceError, match="no instance"):
         instances.modify(store, made, max_versions=3)
+
+
+def test_a_new_quota_is_in_the_record_and_nothing_else_is_different(store):
+    made = instances.create(store, PREFIX, ALICE, context="beta", quota=7)
+    assert instances.modify(store, made, quota=9).quota == 9
+    assert instances.find(store, PREFIX, ALICE) == dataclasses.replace(made, quota=9)
+    assert instances.reread(store, made).quota == 9
+
+
+def test_fields_of_a_newer_version_and_of_others_stay(store):
+    made = instances.create(store, PREFIX, ALICE)
+    key = instances.record_key(made.db_prefix)
+    record = json.loads(store.get(made.bucket, key)) | {"colour": "blue", "context": "other"}
+    store.put(made.bucket, key, json.dumps(record).encode())
+    instances.modify(store, made, quota=9)
+    assert json.loads(store.get(made.bucket, key)) == record | {"quota": 9}
+
+
+def test_a_change_between_reading_and_writing_is_not_lost(tmp_path):
+    store = FailingStore(LocalStore(tmp_path / "store", durable=False))
+    made = instances.create(store, PREFIX, ALICE)
+    key = instances.record_key(made.db_prefix)
+    others = iter([{"context": "first"}, {"context": "second"}])
+
+    def change(*_, **__):
+        for fields in others:
+            record = json.loads(store.inner.get(made.bucket, key)) | fields
+            store.inner.put(made.bucket, key, json.dumps(record).encode())
+            return
+
+    store.before("put", change, times=2)
+    changed = instances.modify(store, made, quota=9)
+    assert (changed.context, changed.quota) == ("second", 9)
+
+
+def test_the_quota_of_an_instance_that_is_gone_is_refused(store):
+    made = instances.create(store, PREFIX, ALICE)
+    instances.destroy(store, made)
+    for call in (
+        lambda: instances.modify(store, made, quota=9),
+        lambda: instances.reread(store, made),
+    ):
+        with pytest.raises(InstanceError):
+            call()
+    assert list(store.list(made.bucket, "")) == []
+
+
+def test_a_negative_quota_is_bad_input(store):
+    made = instances.create(store, PREFIX, ALICE)
+    with pytest.raises(UsageError):
+        instances.modify(store, made, quota=-1)

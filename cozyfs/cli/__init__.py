@@ -36,6 +36,7 @@ COMMANDS = (
     "cp",
     "versions",
     "trash",
+    "usage",
     "instances",
     "avatar",
     "apps",

@@ -18,7 +18,7 @@ from cozyfs.cli.parameters import (
     store_options,
     version_options,
 )
-from cozyfs.errors import InstanceError, UsageError
+from cozyfs.errors import CozyError, InstanceError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,6 +182,51 @@ def modify(
         instance = instances.modify(store, instance, **changes)
     if as_json:
         output.print_json(asdict(instance))
+
+
+@command.command("set-disk-quota", short_help="Change how much an instance may hold.")
+@click.argument("domain")
+@click.argument("size", type=SIZE)
+@store_options
+@instance_options
+@state_option
+@log_level_option("error")
+def set_disk_quota(
+    domain: str,
+    size: int,
+    fs_url: str | None,
+    config: Path | None,
+    org: str | None,
+    db_prefix: str | None,
+    state_dir: Path | None,
+    log_level: str,
+) -> None:
+    """Let the instance DOMAIN hold SIZE and no more, such as 3GB; 0 removes the quota. What it
+    holds already stays, also where it is more.
+
+    Mounts of this machine follow at once, others within half a minute.
+
+    \b
+      cozyfs instances set-disk-quota alice.example.com 3GB
+    """
+    from cozyfs import instances
+    from cozyfs.config import state_dir as default_state_dir
+    from cozyfs.control import ControlClient
+    from cozyfs.state import instance_directory, mounts
+
+    folder = default_state_dir(state_dir)
+    settings = stores.settings(fs_url, config, log_level)
+    with stores.opened(settings) as store:
+        instance = stores.find(store, settings, domain, org, db_prefix)
+        instances.modify(store, instance, quota=size)
+    directory = instance_directory(folder, instance.bucket, instance.db_prefix)
+    for record in mounts(folder):
+        if record.directory == directory:
+            try:
+                ControlClient(record.control_path).request("reread")
+            except CozyError as exc:
+                # It is done all the same, and that mount finds out by itself.
+                click.echo(f"cozyfs: {record.mountpoint} was not told: {exc}", err=True)
 
 
 @command.command("destroy", short_help="Delete an instance with all its files.")

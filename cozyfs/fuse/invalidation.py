@@ -1,5 +1,6 @@
-"""Telling the kernel what changed behind its back: on mounts that follow another one, and where
-one request changes more than it names (the trash)."""
+"""Telling the kernel what changed behind its back: on mounts that follow another one, where one
+request changes more than it names (the trash), and where what was written to a file was given
+up."""
 
 from __future__ import annotations
 

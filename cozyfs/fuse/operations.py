@@ -14,6 +14,8 @@ import pyfuse3
 from cozyfs.errors import InvalidRequest, NotFound, NotSupported, StaleHandle
 from cozyfs.fuse.directories import DirectoryHandle
 from cozyfs.fuse.errors import answered
+from cozyfs.fuse.invalidation import tell_kernel
+from cozyfs.index import NO_CHANGES
 from cozyfs.values import AttributeChanges, Fh, Ino
 from cozyfs.vfs.acl import ACCESS, DEFAULT
 
@@ -230,8 +232,11 @@ class Operations(pyfuse3.Operations):
     @answered
     async def release(self, fh: int) -> None:
         ino = self._fs.files.handle(Fh(fh)).node.ino
-        await self._fs.files.release(Fh(fh))
+        changes = await self._fs.files.release(Fh(fh))
         self._fs.released(ino)
+        if changes != NO_CHANGES:
+            # In a thread: the kernel may wait for a request that we have to answer.
+            await self._fs.objects.caller.disk(tell_kernel, changes)
 
     # ---- directories
 

@@ -132,6 +132,21 @@ class Index(
             inodes, files, file_bytes, stored, versions, version_bytes, counter.trash or 0
         )
 
+    @property
+    def disk_bytes(self) -> int:
+        """``usage.disk_bytes``, in constant time: the trash need not be counted for it."""
+        counter = self._counter
+        if self._db.read_only:
+            counter = UsageCounter(self._db.row(SCAN_INODES))
+        if counter.versions is None:
+            counter.versions = self._db.row(SCAN_VERSIONS)
+        return counter.inodes[2] + (counter.versions or (0, 0))[1]
+
+    @property
+    def inode_count(self) -> int:
+        """``usage.inodes``, in constant time."""
+        return self._counter.inodes[0]
+
     def transaction(self, *, durable: bool = False) -> AbstractContextManager[object]:
         """``with index.transaction():`` joins several calls: all of them, or none. No await
         inside. *durable*: on disk when it returns, also against a power cut, with everything

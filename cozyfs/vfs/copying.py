@@ -72,8 +72,8 @@ async def copy_file(
 
     Keeps content, permission bits without set-id, extended attributes (not capabilities), tags
     and metadata; its times are now; its owner is *uid* and *gid*, else those of the source.
-    Raises AlreadyExists, NotFound, IsADirectory, IllegalName, ReadOnly, UploadFailed, and
-    StoreError; in all cases nothing of it is left.
+    Raises AlreadyExists, NotFound, IsADirectory, IllegalName, ReadOnly, QuotaExceeded,
+    UploadFailed, and StoreError; in all cases nothing of it is left.
     """
     if fs.read_only:
         raise ReadOnly("the mount is read-only")
@@ -90,7 +90,10 @@ async def copy_file(
         for attempt in range(1, ATTEMPTS + 1):
             original = fs.index.get(source)
             try:
-                return await _Copy(fs, original, parent, name, uid, gid, clock).make()
+                with fs.quota.reserved(original.size):
+                    copy = await _Copy(fs, original, parent, name, uid, gid, clock).make()
+                fs.quota.tell()
+                return copy
             except ObjectNotFound:
                 replaced = fs.index.get(source).internal_id != original.internal_id
                 if not replaced or attempt == ATTEMPTS:

@@ -30,10 +30,12 @@ from cozyfs.errors import (
     LeaseLost,
     NotFound,
     ObjectNotFound,
+    QuotaExceeded,
     ReadOnly,
     StaleHandle,
     UploadFailed,
 )
+from cozyfs.index import NO_CHANGES, Changes
 from cozyfs.store.keys import new_internal_id
 from cozyfs.values import AttributeChanges, Content, Fh, Ino, Inode, VersionRules
 from cozyfs.vfs import extents
@@ -42,6 +44,7 @@ from cozyfs.vfs.draft import Draft, Target, Workshop
 from cozyfs.vfs.kept import KeptDrafts
 from cozyfs.vfs.nodes import Handle, Node
 from cozyfs.vfs.pool import MemoryPool
+from cozyfs.vfs.undoing import go_back, remove_names
 from cozyfs.vfs.upload import upload
 from cozyfs.vfs.versions import Versions
 from cozyfs.vfs.walkahead import WalkAhead
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
 
     from cozyfs.index import Index
     from cozyfs.vfs.objects import ObjectRef, Objects
+    from cozyfs.vfs.quota import Quota
     from cozyfs.vfs.readahead import SequentialHash
 
 log = logging.getLogger(__name__)
@@ -72,6 +76,7 @@ class Files:
         index: Index,
         objects: Objects,
         nursery: trio.Nursery,
+        quota: Quota,
         *,
         staging_dir: Path,
         describe: Callable[[Inode, str], Target],
@@ -86,6 +91,7 @@ class Files:
         self._index = index
         self._objects = objects
         self._nursery = nursery
+        self._quota = quota
         self._describe = describe
         self._confirm = confirm
         self._clock = clock
@@ -230,6 +236,7 @@ class Files:
         draft = Draft(self._shop, inode)
         draft.dirty = True
         handle.node.draft = draft
+        handle.node.is_new = True
         handle.wrote = True
         return handle
 
@@ -255,13 +262,22 @@ class Files:
         except KeyError:
             raise StaleHandle("the file is not open") from None
 
-    async def release(self, fh: Fh) -> None:
+    async def release(self, fh: Fh) -> Changes:
         """The last reference to a handle is gone. Stores what a memory map wrote after close;
-        errors cannot reach anyone any more, so they are logged and the draft is retried."""
+        errors cannot reach anyone any more, so they are logged and the draft is retried.
+
+        Where the quota refused a write, and nobody is left who could make up for it, the draft is
+        given up: returned is what of the tree is different from then on."""
         handle = self._handles.get(fh)
         if handle is None:
-            return
+            return NO_CHANGES
         node = handle.node
+        changes = NO_CHANGES
+        if node.refused and handle.writable and node.writers == 1:
+            changes = await self._give_up(node, writers=1)
+        if handle.writable:  # how it left the file is how others find it
+            self._settle_for(node)
+            node.is_new = node.is_new and not self._is_stored(node.ino)
         waits = node.draft is not None and node.draft.dirty and handle.writable
         if waits and not node.failures and not self.read_only:
             try:
@@ -269,6 +285,7 @@ class Files:
             except CozyError as exc:
                 log.error("a file could not be stored, it is kept and retried: %s", exc)
         self._forget(handle)
+        return changes
 
     # ---- data
 
@@ -313,16 +330,28 @@ class Files:
         return data
 
     async def write(self, fh: Fh, offset: int, data: bytes) -> int:
-        """All of *data* at *offset*, into the draft."""
+        """All of *data* at *offset*, into the draft. Raises QuotaExceeded with nothing changed,
+        but flush and fsync fail as well then, until a write at *offset* succeeds or the file is
+        truncated."""
         handle = self.handle(fh)
         node = handle.node
         if self.read_only:  # since the lease was lost
             raise ReadOnly("the mount is read-only")
         async with node.lock:
-            draft = node.draft or self._begin(node)
-            await draft.write(offset, data)
-            draft.mtime_ns = draft.ctime_ns = self._clock()
             handle.wrote = True
+            try:
+                self._make_room(node, offset + len(data))
+            except QuotaExceeded:
+                node.refused.add(offset)
+                raise
+            draft = node.draft or self._begin(node)
+            try:
+                await draft.write(offset, data)
+            except BaseException:
+                self._quota.shorten(node.ino, draft.size)
+                raise
+            node.refused.mend(offset, offset + len(data))
+            draft.mtime_ns = draft.ctime_ns = self._clock()
         if handle.uid:
             self._clear_set_ids(node.ino)
         return len(data)
@@ -348,7 +377,7 @@ class Files:
         """One close(2) of the handle: store the draft if this handle may have changed it."""
         handle = self.handle(fh)
         if handle.wrote:
-            await self._flush(handle.node)
+            await self._flush(handle.node, closing=True)
 
     async def fsync(self, fh: Fh) -> None:
         """Store the draft, whoever wrote it."""
@@ -366,12 +395,32 @@ class Files:
 
         async with trio.open_nursery() as nursery:
             for node in list(self._nodes.values()):
-                nursery.start_soon(one, node)
+                if not node.refused:  # whoever writes it was told
+                    nursery.start_soon(one, node)
         if failed:
             for exc in failed:
                 if isinstance(exc, LeaseLost):
                     raise exc
             raise UploadFailed(f"{len(failed)} files could not be stored") from failed[0]
+
+    async def give_up_refused(self) -> None:
+        """The end of the mount: nobody makes up any more for a write that was refused."""
+        if self.read_only:
+            return
+        for node in [n for n in self._nodes.values() if n.refused]:
+            await self._give_up(node, writers=node.writers)
+
+    def remove_names(self, ino: Ino) -> None:
+        """As `cozyfs.vfs.undoing.remove_names`."""
+        remove_names(self._index, ino, self._clock())
+
+    async def forget_draft(self, node: Node) -> None:
+        """What was written since the file was last stored goes, as if it had not been written.
+        Under the node's lock."""
+        draft, node.draft = node.draft, None
+        self._quota.release(node.ino)
+        if draft is not None:
+            await draft.discard()
 
     async def keep_all(self) -> None:
         """Make every draft outlive the process, without the store: for an end that does not
@@ -384,6 +433,8 @@ class Files:
     def dropped(self, ino: Ino) -> None:
         """The inode is gone for good: so is what was written to it and not stored."""
         node = self._nodes.pop(ino, None)
+        self._quota.release(ino)
+        self._quota.release((ino, "before"))
         if node is not None and node.draft is not None:
             draft, node.draft = node.draft, None
             self._index.remove_draft(ino)
@@ -396,8 +447,9 @@ class Files:
         drafts = [n.draft for n in self._nodes.values() if n.draft is not None]
         keys = {draft.base.key for draft in drafts if draft.base is not None} | self._kept.bases
         keys |= {draft.stream.key for draft in drafts if draft.stream is not None}
-        pinned = (handle.pinned for handle in self._handles.values() if handle.pinned is not None)
-        return keys | {ref.key for ref in map(self._objects.ref, pinned) if ref is not None}
+        held = [n.before for n in self._nodes.values() if n.before is not None]
+        held += [each.pinned for each in self._handles.values() if each.pinned is not None]
+        return keys | {ref.key for ref in map(self._objects.ref, held) if ref is not None}
 
     # ---- drafts that could not be stored
 
@@ -409,6 +461,9 @@ class Files:
         node = self._nodes.setdefault(ino, Node(ino))
         node.draft = draft
         node.failures = 1
+        shortened = draft.stream is None and not draft.held
+        shortened = shortened and draft.size <= self._index.get(ino).size
+        self._quota.restore(ino, draft.size, shortened=shortened)
 
     async def retry_failed(self) -> None:
         """Try once to store every draft whose upload failed."""
@@ -426,6 +481,7 @@ class Files:
 
     def _waiting(self) -> list[Node]:
         nodes = (n for n in self._nodes.values() if n.draft is not None and n.draft.dirty)
+        nodes = (n for n in nodes if n.failures or not n.refused)
         return [n for n in nodes if self._index.get(n.ino).nlink]
 
     def _add(self, ino: Ino, flags: int, uid: int) -> Handle:
@@ -450,6 +506,7 @@ class Files:
             node.replaced = False
         if node.handles == 0 and (node.draft is None or not node.draft.dirty):
             self._nodes.pop(node.ino, None)
+            self._quota.release(node.ino)
             if node.draft is not None:  # its first change failed
                 draft, node.draft = node.draft, None
                 self._nursery.start_soon(self._discard, node, draft)
@@ -464,10 +521,65 @@ class Files:
         node.draft = draft
         return draft
 
+    def _is_stored(self, ino: Ino) -> bool:
+        try:
+            return self._index.get(ino).internal_id is not None
+        except NotFound:
+            return False
+
+    def _make_room(self, node: Node, size: int) -> None:
+        """The draft is about to be changed, or begun, and to have at least *size* bytes. Raises
+        QuotaExceeded."""
+        draft = node.draft
+        size = max(size, self._index.get(node.ino).size if draft is None else draft.size)
+        try:
+            self._quota.extend(node.ino, size)
+        except QuotaExceeded:
+            # Files without names take no room in the end, nobody stores them.
+            for other in self._nodes.values():
+                if other is not node and self._index.get(other.ino).nlink == 0:
+                    self._quota.release(other.ino)
+            self._quota.extend(node.ino, size)
+
+    async def _give_up(self, node: Node, *, writers: int) -> Changes:
+        """Undo what was written to a file of which a write was refused: it is as it was when it
+        was last stored, or is not there if it never was. Not where it has more than so many
+        *writers* by now."""
+        async with node.lock:
+            if node.writers > writers or not node.refused:
+                return NO_CHANGES
+            node.refused.clear()
+            if node.failures:
+                # Whoever wrote the first part of the draft was told that it is kept.
+                return NO_CHANGES
+            await self.forget_draft(node)
+            before, now = node.before, self._clock()
+            self._settle_for(node)
+            if node.is_new:
+                return remove_names(self._index, node.ino, now)
+            if before is not None:
+                go_back(self._index, before, now)
+            return Changes(frozenset({node.ino}), frozenset())
+
+    def _remember(self, node: Node, inode: Inode, freed: int) -> None:
+        """close(2) stored that the file, which was *inode*, is empty. Whoever emptied it may have
+        other descriptors, and be about to write: until the handle is closed there is a way back.
+        The room that got free stays reserved for that."""
+        if node.before is None:
+            node.before = inode
+            self._quota.restore((node.ino, "before"), freed, shortened=False)
+
+    def _settle_for(self, node: Node) -> None:
+        """What is stored now is what the file goes back to, if it has to."""
+        node.before = None
+        self._quota.release((node.ino, "before"))
+
     async def _truncate(self, node: Node, size: int, uid: int) -> None:
         inode = self._index.get(node.ino)
         if not stat.S_ISREG(inode.mode):
             raise InvalidRequest("not a regular file")
+        if size > (inode.size if node.draft is None else node.draft.size):
+            self._make_room(node, size)
         if uid:
             self._clear_set_ids(node.ino)
         now = self._clock()
@@ -476,7 +588,11 @@ class Files:
             self._index.set_attributes(node.ino, AttributeChanges(mtime_ns=now), now)
             return
         draft = node.draft or self._begin(node)
-        await draft.truncate(size)
+        try:
+            await draft.truncate(size)
+        finally:
+            self._quota.shorten(node.ino, draft.size)
+        node.refused.clear()
         draft.mtime_ns = draft.ctime_ns = now
 
     def _clear_set_ids(self, ino: Ino) -> None:
@@ -556,11 +672,14 @@ class Files:
         async with handle.hashing:  # what is taken first has to be hashed first
             return await self._objects.caller.disk(checked.update, checked.take())
 
-    async def _flush(self, node: Node) -> None:
+    async def _flush(self, node: Node, *, closing: bool = False) -> None:
         """Store the node's draft and commit it. On failure the draft is kept, and made durable
-        in the state directory, before the error goes to the caller."""
+        in the state directory, before the error goes to the caller. Where a write was refused
+        nothing is stored, and nothing is kept either."""
         async with node.lock:
             draft = node.draft
+            if node.refused:
+                raise QuotaExceeded("a part of the file did not fit into the quota")
             if draft is None:
                 return
             if not draft.dirty:
@@ -575,10 +694,14 @@ class Files:
                 if self._confirm is not None:
                     await self._confirm()  # before, too: nothing is stored that has no place
                 try:
-                    content = await upload(draft, target, self._objects, self.cache)
-                    if self._confirm is not None:
-                        await self._confirm()
-                    self._commit(node, draft, content)
+                    with self._quota.storing(node.ino, draft.size):
+                        content = await upload(draft, target, self._objects, self.cache)
+                        if self._confirm is not None:
+                            await self._confirm()
+                        used = self._index.disk_bytes
+                        self._commit(node, draft, content)
+                except QuotaExceeded:
+                    raise  # before anything was stored
                 except (CozyError, OSError):
                     if draft.stream is None:
                         # It may be in the store all the same: an answer that was lost, or an
@@ -591,8 +714,10 @@ class Files:
             except (CozyError, OSError) as exc:  # OSError: the disk under the staging file
                 if node.draft is not draft:
                     return  # the same
-                self.upload_errors += 1
                 await self._keep(node, draft)
+                if isinstance(exc, QuotaExceeded):
+                    raise  # the quota was lowered, or used up by others, since it was written
+                self.upload_errors += 1
                 if isinstance(exc, LeaseLost):
                     raise  # it is not tried again, and EROFS says so
                 raise UploadFailed("the file could not be stored; it is kept and retried") from exc
@@ -600,6 +725,11 @@ class Files:
                 self.uploads -= 1
             draft.stream = None
             draft.dirty = False
+            if closing and draft.size == 0:
+                self._remember(node, inode, max(used - self._index.disk_bytes, 0))
+            else:
+                self._settle_for(node)
+                node.is_new = False
             await self._settle(node, draft)
 
     def _commit(self, node: Node, draft: Draft, content: Content) -> None:
@@ -627,6 +757,8 @@ class Files:
     async def _settle(self, node: Node, draft: Draft) -> None:
         """The draft equals what the index says: go on from there."""
         node.draft = None
+        self._quota.release(node.ino)
+        self._quota.tell()
         if node.handles == 0:
             self._nodes.pop(node.ino, None)
         await draft.discard()

@@ -33,6 +33,7 @@ from cozyfs.vfs.draft import Target
 from cozyfs.vfs.files import Files, without_set_ids
 from cozyfs.vfs.names import check_name, decode, media_class, media_type
 from cozyfs.vfs.news import News
+from cozyfs.vfs.quota import Quota
 from cozyfs.vfs.trash import Trash
 from cozyfs.vfs.views import refuse_reserved
 
@@ -60,8 +61,8 @@ _COZY = b"user.cozy."
 class Space(NamedTuple):
     """What statfs tells. Bytes, and numbers of inodes."""
 
-    total: int
-    used: int
+    total: int  # the quota
+    used: int  # all that counts, which may be more
     files: int
 
 
@@ -96,10 +97,12 @@ class FileSystem:
         self._clock = self.clock = clock
         self._lookups: dict[Ino, int] = {}
         self._capabilities = index.has_xattr(CAPABILITY)
+        self.quota = Quota(instance.quota, lambda: index.disk_bytes)
         self.files = Files(
             index,
             objects,
             nursery,
+            self.quota,
             staging_dir=staging_dir,
             describe=self._describe,
             write_buffer=write_buffer,
@@ -159,9 +162,8 @@ class FileSystem:
         return inode.target
 
     def space(self) -> Space:
-        usage = self.index.usage
-        used = usage.file_bytes
-        return Space(self.instance.quota or used + NO_QUOTA, used, usage.inodes)
+        used = self.index.disk_bytes
+        return Space(self.quota.limit or used + NO_QUOTA, used, self.index.inode_count)
 
     # ---- the kernel's memory
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from cozyfs.vfs.quota import Refused
 from cozyfs.vfs.readahead import ReadAhead, SequentialHash
 
 if TYPE_CHECKING:
@@ -20,7 +21,19 @@ if TYPE_CHECKING:
 class Node:
     """One inode in use. ``draft`` is None while its content is that of the index."""
 
-    __slots__ = ("draft", "failures", "handles", "ino", "lock", "pinned", "replaced", "writers")
+    __slots__ = (
+        "before",
+        "draft",
+        "failures",
+        "handles",
+        "ino",
+        "is_new",
+        "lock",
+        "pinned",
+        "refused",
+        "replaced",
+        "writers",
+    )
 
     def __init__(self, ino: Ino) -> None:
         self.ino = ino
@@ -33,6 +46,13 @@ class Node:
         """What was there before the first change of those who have it open for writing is gone,
         and a version if the rules wanted it. What they have stored since, by fsync, nobody ever
         took for the file's content: it is let go without further ado."""
+        self.is_new = False
+        """Made by the handle that is open: no content of it was ever stored, but an empty one."""
+        self.before: Inode | None = None
+        """Since a close(2) stored that the file is empty: what it had, and gets back where it is
+        not written as it was meant to be."""
+        self.refused = Refused()
+        """Writes that the quota did not allow: what the draft has is not what was meant."""
         self.lock = trio.Lock()
         self.pinned: list[Inode] = []
         """On a mount that follows another: what each open handle goes on reading."""

@@ -24,6 +24,7 @@ from cozyfs.errors import (
     Busy,
     CozyError,
     IsADirectory,
+    LengthMismatch,
     NotAbsolute,
     NotADirectory,
     NotFound,
@@ -148,8 +149,8 @@ class Paths:
                 stack.append(self._directories_first(step.path, step.inode.ino))
 
     def disk_usage(self) -> int:
-        """Bytes of all files of the instance, without old contents."""
-        return self.fs.index.usage.file_bytes
+        """Bytes that count against the quota: all files, in the trash or not, and versions."""
+        return self.fs.index.disk_bytes
 
     def size_of(self, path: str) -> int:
         """Bytes of all files at and below *path*; one with several links counts once."""
@@ -218,19 +219,31 @@ class Paths:
         content: bytes | Iterable[bytes] | AsyncIterable[bytes] = b"",
         *,
         mode: int = 0o644,
+        size: int | None = None,
     ) -> Inode:
         """The file *path* with this content, in the store when this returns; made where it is
         missing, its content replaced as a whole where it exists.
 
         If *content* raises, a new file is taken away again and an existing one keeps what it
         had (unless others are writing it at the same time). Raises UploadFailed when the store
-        does not take it: then it is kept and retried. Raises IsADirectory."""
+        does not take it: then it is kept and retried. Raises IsADirectory, QuotaExceeded.
+
+        *size*, where the caller knows it, is how many bytes *content* has: what does not fit into
+        the quota is refused before anything is made, and another length is LengthMismatch."""
+        if size is not None:
+            self.fs.quota.check(size)
         handle, made = await self._open_for_writing(path, mode)
         files, ino = self.fs.files, handle.node.ino
         try:
+            if size is not None:
+                self.fs.quota.extend(ino, size)  # nobody else gets it while the content comes
             offset = 0
             async for chunk in _chunks(content):
+                if size is not None and offset + len(chunk) > size:
+                    raise LengthMismatch(f"{path}: the content is longer than {size} bytes")
                 offset += await files.write(handle.fh, offset, chunk)
+            if size is not None and offset < size:
+                raise LengthMismatch(f"{path}: {offset} bytes came, not {size}")
             await files.truncate(ino, offset, self._uid)  # another writer may have put more
         except BaseException:
             await self._abandon(handle, made)
@@ -327,14 +340,11 @@ class Paths:
         with trio.CancelScope(shield=True):
             if made is not None:
                 with contextlib.suppress(NotFound):  # somebody else has removed it
-                    for parent, name in self.fs.index.entries_of(made.ino):
-                        self.fs.unlink(parent, name)
+                    self.fs.files.remove_names(made.ino)
             elif node.handles == 1 and not node.failures:
                 # What came before was stored when we opened it: the draft is ours alone.
                 async with node.lock:
-                    draft, node.draft = node.draft, None
-                    if draft is not None:
-                        await draft.discard()
+                    await self.fs.files.forget_draft(node)
             await self._close(handle)
 
     async def _close(self, handle: Handle) -> None:

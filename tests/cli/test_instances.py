@@ -155,3 +155,25 @@ def test_modifying_nothing_is_bad_input(cozyfs):
     outcome = cozyfs("instances", "modify", "alice.example.com")
     assert outcome.code == 2
     assert is_one_line(outcome.err)
+
+
+@pytest.mark.parametrize(("size", "quota"), [("3GB", 3 * 10**9), ("1GiB", 1 << 30), ("0", 0)])
+def test_set_disk_quota_takes_decimal_units_and_0_removes_it(cozyfs, size, quota):
+    done = cozyfs("instances", "set-disk-quota", "alice.example.com", size)
+    assert (done.code, done.out, done.err) == (0, "", "")
+    assert cozyfs("instances", "show", "--json", "alice.example.com").json()["quota"] == quota
+
+
+@pytest.mark.usefixtures("alice")
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["alice.example.com", "lots"], 2),
+        (["alice.example.com"], 2),
+        (["bob.example.com", "3GB"], 1),
+    ],
+)
+def test_set_disk_quota_refuses_in_one_line(cozyfs, args, code):
+    done = cozyfs("instances", "set-disk-quota", *args)
+    assert done.code == code
+    assert is_one_line(done.err)

@@ -6,6 +6,7 @@ Each test has the number and the name of its scenario in the notes on the Cozy s
 from __future__ import annotations
 
 import io
+import os
 import stat
 import unicodedata
 import zipfile
@@ -14,13 +15,22 @@ import pytest
 import trio
 from world import STORES, check, make_tree, object_keys, open_fs, read_tree, store_named
 
-from cozyfs.errors import AlreadyExists, ForbiddenMove, NotAbsolute, NotFound
-from cozyfs.values import ROOT_DOC_ID, ROOT_INO
+from cozyfs.errors import (
+    AlreadyExists,
+    FileTooLarge,
+    ForbiddenMove,
+    LengthMismatch,
+    NotAbsolute,
+    NotFound,
+    QuotaExceeded,
+)
+from cozyfs.values import MAX_FILE_SIZE, ROOT_DOC_ID, ROOT_INO
 from cozyfs.vfs.archive import archive, archive_headers, content_disposition
 from cozyfs.vfs.copying import copy_file, free_copy_name
 from cozyfs.vfs.documents import Documents
 from cozyfs.vfs.names import conflict_name
 from cozyfs.vfs.paths import Paths
+from cozyfs.vfs.quota import check_available_space
 
 
 @pytest.fixture(params=STORES)
@@ -298,6 +308,27 @@ async def test_14_archive(fs, paths):
     assert await read_tree(fs) == {}
 
 
+async def test_15_create_file_too_big(fs, paths):
+    fs.quota.limit = 1024
+    with pytest.raises(QuotaExceeded):
+        await paths.write_file("/too-big", bytes(1025), size=1025)
+    with pytest.raises(LengthMismatch):
+        await paths.write_file("/empty", b"", size=512)
+    assert await read_tree(fs) == {}
+
+    await paths.write_file("/half", bytes(512), size=512)
+    assert paths.disk_usage() == 512
+
+    inode, handle = fs.create(ROOT_INO, b"unknown", 0o644, os.O_WRONLY, 1000, 1000)
+    with pytest.raises(QuotaExceeded):
+        await fs.files.write(handle.fh, 0, bytes(513))
+    with pytest.raises(QuotaExceeded):
+        await fs.files.flush(handle.fh)
+    await fs.files.release(handle.fh)
+    fs.released(inode.ino)
+    assert await read_tree(fs) == {"half": bytes(512)}
+
+
 async def test_16_create_file_doc_copy(fs, paths, documents):
     await make_tree(fs, {"from": {"file": b"content"}, "to": {}})
     source = paths.resolve("/from/file")
@@ -337,6 +368,15 @@ async def test_17_conflict_name(fs, paths):
     assert conflict_name("existing (copy)", True, taken) == "existing (copy) (2)"
     directory, existing = paths.resolve("/conflict").ino, paths.resolve("/conflict/existing").ino
     assert free_copy_name(fs, existing, directory) == b"existing (copy) (2)"
+
+
+def test_18_check_available_space():
+    assert check_available_space(100, 0, 0).new_size == 100
+    assert check_available_space(100, 100, 0) == (100, 100, 90)
+    with pytest.raises(QuotaExceeded):
+        check_available_space(101, 100, 0)
+    with pytest.raises(FileTooLarge):
+        check_available_space(MAX_FILE_SIZE + 1, 0, 0)
 
 
 @pytest.mark.parametrize("kind", ["19_file", "20_dir"])

@@ -1,0 +1,122 @@
+"""``cozyfs usage``: how much an instance holds, and how much it may."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cozyfs.cli import output
+from cozyfs.cli.mounted import locate
+from cozyfs.cli.parameters import (
+    instance_options,
+    json_option,
+    log_level_option,
+    state_option,
+    store_options,
+)
+from cozyfs.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cozyfs.control import ControlClient
+    from cozyfs.state import InstanceState
+    from cozyfs.store import Settings
+    from cozyfs.values import Instance
+
+ANSWER_TIMEOUT_S = 60.0
+"""A trash of a million files is counted once."""
+
+
+@click.command(short_help="Show how much an instance holds, and may hold.")
+@click.argument("what", metavar="PATH|INSTANCE")
+@store_options
+@instance_options
+@state_option
+@json_option
+@log_level_option("error")
+def command(
+    what: str,
+    fs_url: str | None,
+    config: Path | None,
+    org: str | None,
+    db_prefix: str | None,
+    state_dir: Path | None,
+    as_json: bool,
+    log_level: str,
+) -> None:
+    """Show the quota of an instance and what counts against it: its files, those in the trash
+    among them, and versions. PATH is any path in a mount. An INSTANCE, a domain, need not be
+    mounted.
+
+    \b
+      cozyfs usage ~/alice
+      cozyfs usage --json alice.example.com | jq .used_bytes
+    """
+    from cozyfs import config as configuration
+    from cozyfs import logs
+
+    folder = configuration.state_dir(state_dir)
+    client = _mount_of(what, folder)
+    if client is None:
+        settings = configuration.load_settings(fs_url, config)
+        logs.set_up(log_level)
+        logs.hide(settings.url.access_key, settings.url.secret_key)
+        found = _usage_of(what, settings, folder, org, db_prefix)
+    else:
+        found = client.request("usage", ANSWER_TIMEOUT_S)
+    if as_json:
+        output.print_json(found)
+    else:
+        output.print_fields(found)
+
+
+def _mount_of(what: str, state_dir: Path) -> ControlClient | None:
+    """The mount that the path *what* is in; None where it is a domain. Raises UsageError."""
+    is_path = "/" in what or what in (".", "..")
+    if not is_path and not os.path.lexists(what):
+        return None
+    try:
+        return locate(what, state_dir).client
+    except UsageError:
+        if is_path:
+            raise
+        return None
+
+
+def _usage_of(
+    domain: str, settings: Settings, state_dir: Path, org: str | None, db_prefix: str | None
+) -> dict[str, Any]:
+    """Of an instance: from its mount on this machine, else from its tree."""
+    from cozyfs import instances
+    from cozyfs.control import ControlClient
+    from cozyfs.state import InstanceState, instance_directory, mounts
+    from cozyfs.store import open_store
+
+    with contextlib.closing(open_store(settings, parallel=4)) as store:
+        instance = instances.find(
+            store, settings.url.bucket_prefix, domain, org=org, db_prefix=db_prefix
+        )
+    state = InstanceState(instance_directory(state_dir, instance.bucket, instance.db_prefix))
+    for record in mounts(state_dir):
+        if record.directory == state.directory and state.belongs_to(store.description):
+            return ControlClient(record.control_path).request("usage", ANSWER_TIMEOUT_S)
+    return _unmounted(instance, settings, state)
+
+
+def _unmounted(instance: Instance, settings: Settings, state: InstanceState) -> dict[str, Any]:
+    import trio
+
+    from cozyfs.store import open_store
+    from cozyfs.unmounted import newest_tree
+    from cozyfs.vfs.quota import report
+
+    async def look() -> dict[str, Any]:
+        async with newest_tree(instance, store, state) as index:
+            return report(index.usage, instance.quota)
+
+    with contextlib.closing(open_store(settings, parallel=8)) as store:
+        return trio.run(look)
