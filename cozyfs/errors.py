@@ -16,7 +16,7 @@
     +-- NoSpace                    the staging disk is full
     +-- InstanceError              an instance is unknown, exists already, or is in use
     +-- JournalError               the tree and its journal in the store do not fit together
-    |   +-- JournalDamaged  JournalDiverged
+    |   +-- JournalDamaged  JournalDiverged  MomentGone
     +-- LeaseError                 who may write an instance
         +-- LeaseHeld  LeaseLost
 
@@ -207,6 +207,10 @@ class JournalDamaged(JournalError):
 
 class JournalDiverged(JournalError):
     """This machine has changes that were never stored, and another one has written since."""
+
+
+class MomentGone(JournalError):
+    """The tree, or some content, of that moment is in the store no more, or was not yet."""
 
 
 class LeaseError(CozyError):

@@ -13,6 +13,7 @@ uses is named in ``__all__``. In the order of a writer's life:
 from cozyfs.journal.follow import Follower
 from cozyfs.journal.lease import Lease, LeaseRecord, Owner, take
 from cozyfs.journal.objects import JournalObjects
+from cozyfs.journal.past import Past, RestoredAt
 from cozyfs.journal.restore import RestoredTo, restore
 from cozyfs.journal.snapshots import Snapshotter
 from cozyfs.journal.writer import JournalWriter
@@ -24,6 +25,8 @@ __all__ = [
     "Lease",
     "LeaseRecord",
     "Owner",
+    "Past",
+    "RestoredAt",
     "RestoredTo",
     "Snapshotter",
     "restore",
