@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from cozyfs import moments
 from cozyfs.errors import (
     CozyError,
     InstanceError,
@@ -31,6 +32,7 @@ from cozyfs.journal import (
     JournalWriter,
     Lease,
     Owner,
+    Past,
     Snapshotter,
     restore,
     rollforward,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cozyfs.index import Changes
+    from cozyfs.journal import RestoredAt
     from cozyfs.journal.restore import Progress
     from cozyfs.state import InstanceState
     from cozyfs.store.base import Store
@@ -129,6 +132,22 @@ class ReaderTree:
         return {
             "journal_position": str(self.follower.position),
             "journal_failing_since": self.failing_since,
+        }
+
+
+class PastTree:
+    """The tree as it was at a moment; nothing ever changes it."""
+
+    def __init__(self, index: Index, at_ns: int, restored: RestoredAt) -> None:
+        self.index = index
+        self.at_ns = at_ns
+        self.restored = restored
+
+    def status(self) -> dict[str, object]:
+        return {
+            "at": moments.to_iso(self.at_ns),
+            "changed_last": moments.to_iso(self.restored.moment_ns),
+            "journal_position": str(self.restored.position),
         }
 
 
@@ -221,6 +240,22 @@ async def open_for_reading(
         index.close()
         raise
     return tree
+
+
+async def open_past(
+    instance: Instance,
+    store: Store,
+    state: InstanceState,
+    at_ns: int,
+    *,
+    progress: Progress | None = None,
+) -> PastTree:
+    """The tree as it was at *at_ns*, in the empty *state*. Raises MomentGone, JournalDamaged,
+    InstanceError, StoreError, NoSpace."""
+    objects = JournalObjects(store, instance.bucket, instance.db_prefix)
+    past = await Past.look(objects)
+    restored = await past.restore(at_ns, state.index_path, progress)
+    return PastTree(Index.open(state.index_path), at_ns, restored)
 
 
 async def _ensure_tree(

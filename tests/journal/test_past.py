@@ -149,7 +149,7 @@ async def test_what_is_behind_harm_is_refused_and_what_is_before_and_after_it_is
     for moment_ns in (T0 + 9 * SECOND, T0 + 30 * SECOND, T0 + 60 * SECOND):
         await written.at(moment_ns)
     for moment_ns in (T0 + 15 * SECOND, T0 + 25 * SECOND):
-        with pytest.raises(JournalDamaged, match="1-2|2 is missing"):
+        with pytest.raises(JournalDamaged, match=r"1-2|2 is missing"):
             await written.at(moment_ns)
     assert list(written.site.folder.glob("past*")) == []
 
