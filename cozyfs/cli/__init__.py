@@ -28,7 +28,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
-COMMANDS = ("mount", "umount", "flush", "status", "cp", "instances", "completion")
+COMMANDS = ("mount", "umount", "flush", "status", "cp", "log", "instances", "completion")
 
 
 class LazyGroup(click.Group):
