@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 from mounting import DOMAIN, eventually, python, run, sh
@@ -131,3 +132,36 @@ def test_content_that_goes_while_the_past_is_mounted_gives_eio_and_a_clear_line(
     # From now on such a moment is refused.
     writer.mounts.cozyfs("flush", writer.path).check()
     assert "the oldest moment that can be mounted" in refused(machine, "--at", at)[1]
+
+
+def test_the_log_tells_of_a_file_that_is_there_and_of_one_that_is_gone(machines):
+    machine = machines("a")
+    writer = machine.start("--journal-interval", "100s")
+
+    def log(name, *options):
+        return machine.cozyfs("log", "--json", *options, writer / name).check().out.splitlines()
+
+    def events(name, *options):
+        found = [json.loads(line) for line in log(name, *options)]
+        return [(event["event"], event["path"]) for event in found]
+
+    for step in (
+        "mkdir d; echo one > d/f",
+        "echo longer > d/f",
+        "mv d/f d/g; chmod 600 d/g",
+        "mv d e",
+        "cp e/g e/h; rm e/g",
+    ):
+        sh(f'cd "$1"; {step}', writer.path)
+        machine.cozyfs("flush", writer.path).check()
+    sh('setfattr -n user.a -v 1 "$1/e/h"', writer.path)  # told although it was not flushed
+    assert events("e/h") == [("created", "/e/h"), ("xattr", "/e/h")]
+    assert events("e/h", "--limit", "1") == [("xattr", "/e/h")]
+    life = [("created", "/d/f"), ("content", "/d/f"), ("renamed", "/d/g"), ("attributes", "/d/g")]
+    assert events("d/f")[:4] == life
+    assert events("d/f")[4][0] in ("removed", "trashed")
+    text = machine.cozyfs("log", writer / "d/f").check().out
+    assert "4 B -> 7 B" in text
+    assert "renamed     /d/g  from /d/f" in text
+    done = machine.cozyfs("log", writer / "never").check()
+    assert (done.out, "nothing happened" in done.err) == ("", True)
