@@ -48,16 +48,20 @@ async def answer_log(fs: FileSystem, request: dict[str, Any], send: Send) -> Non
     scratch = Path(fs.index.connection.filename).with_name(SCRATCH)
     failed: list[CozyError] = []
     one = trio.Lock()  # an answer at a time
+    hosts: dict[int, str] = {}
+
+    async def tell(logged: Logged | int) -> None:
+        for answer in _answers(logged, hosts):
+            async with one:
+                await send(answer)
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_show_life, send, one)
         try:
             await fs.sync_tree()  # what has happened until now is in the journal
-            async with _alone, contextlib.aclosing(log_of(objects, path, ino, scratch)) as found:
+            async with _alone:
                 hosts = await _hosts(objects)
-                async for logged in found:
-                    for answer in _answers(logged, hosts):
-                        async with one:
-                            await send(answer)
+                await log_of(objects, path, ino, scratch, tell)
         except CozyError as exc:
             failed.append(exc)
         nursery.cancel_scope.cancel()

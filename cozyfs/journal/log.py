@@ -11,6 +11,7 @@ path at some moment, from then on and wherever it moves.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -23,12 +24,11 @@ from cozyfs.journal.past import Past
 from cozyfs.journal.restore import open_unsynced, remove_index
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from cozyfs.index import Index
     from cozyfs.journal.happened import Touched
-    from cozyfs.journal.objects import JournalObjects
+    from cozyfs.journal.objects import Entry, JournalObjects
     from cozyfs.values import Ino
 
 
@@ -40,41 +40,50 @@ class Logged(NamedTuple):
     events: tuple[Event, ...]
 
 
+Tell = Callable[[Logged | int], Awaitable[None]]
+
+
 async def log_of(
-    objects: JournalObjects, path: bytes, ino: Ino | None, scratch: Path
-) -> AsyncGenerator[Logged | int, None]:
-    """The journal objects that concern *path* (from the root of the instance) or the file *ino*,
-    the oldest first; before them, once, the moment (nanoseconds) that the log begins with.
-    *scratch* is where a tree may be meanwhile. To be used with `contextlib.aclosing`. Raises
-    InstanceError, JournalDamaged (what came before it was told), StoreError, NoSpace."""
+    objects: JournalObjects, path: bytes, ino: Ino | None, scratch: Path, tell: Tell
+) -> None:
+    """Tell of the journal objects that concern *path* (from the root of the instance) or the file
+    *ino*, the oldest first; before them, once, the moment (nanoseconds) that the log begins with.
+    *scratch* is where a tree may be meanwhile. Raises InstanceError, JournalDamaged (what came
+    before it was told), StoreError, NoSpace."""
     past = await Past.look(objects)
     disk = objects.caller.disk
     await disk(remove_index, scratch)
     try:
         base = await past.fetch_first_good(past.snapshots, scratch)
-        yield base.moment_ns
+        await tell(base.moment_ns)
         index = await disk(open_unsynced, scratch)
         try:
             followed = await disk(_Followed, index, path, ino)
-            async with contextlib.aclosing(objects.contents(past.after(base))) as contents:
-                async for entry, data in contents:
-                    try:
-                        if isinstance(data, Exception):
-                            raise data
-                        logged = await disk(followed.apply, data)
-                    except (JournalDamaged, ObjectNotFound) as exc:
-                        raise JournalDamaged(
-                            f"journal object {entry.epoch}-{entry.sequence}: {exc}; what it and"
-                            " those after it say is not known"
-                        ) from exc
-                    if logged.events:
-                        yield logged
+            await _read(objects, past.after(base), followed, tell)
         finally:
             with trio.CancelScope(shield=True):
                 await disk(index.close)
     finally:
         with trio.CancelScope(shield=True):
             await disk(remove_index, scratch)
+
+
+async def _read(
+    objects: JournalObjects, entries: list[Entry], followed: _Followed, tell: Tell
+) -> None:
+    async with contextlib.aclosing(objects.contents(entries)) as contents:
+        async for entry, data in contents:
+            try:
+                if isinstance(data, Exception):
+                    raise data
+                logged = await objects.caller.disk(followed.apply, data)
+            except (JournalDamaged, ObjectNotFound) as exc:
+                raise JournalDamaged(
+                    f"journal object {entry.epoch}-{entry.sequence}: {exc}; what it and those"
+                    " after it say is not known"
+                ) from exc
+            if logged.events:
+                await tell(logged)
 
 
 class _Followed:

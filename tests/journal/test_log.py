@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 from journal_world import T0, make, make_directory, running
 
@@ -26,11 +24,12 @@ class Diary:
         """As (event, path, details)."""
         found = []
         scratch = self.site.folder / "log.sqlite"
-        events = log_of(self.site.objects(), path, ino, scratch)
-        async with contextlib.aclosing(events):
-            async for logged in events:
-                if isinstance(logged, Logged):
-                    found += [(e.what, e.path, dict(e.details)) for e in logged.events]
+
+        async def tell(logged):
+            if isinstance(logged, Logged):
+                found.extend((e.what, e.path, dict(e.details)) for e in logged.events)
+
+        await log_of(self.site.objects(), path, ino, scratch, tell)
         assert not scratch.exists()
         return found
 
