@@ -276,7 +276,7 @@ class Files:
 
     def _path(self, ino: Ino) -> str:
         with contextlib.suppress(NotFound):
-            return decode(self._index.path_of(ino))
+            return self._index.path_of(ino).decode("utf-8", "replace")
         return "a removed file"
 
     async def _read(self, handle: Handle, offset: int, size: int) -> bytes:
