@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cozyfs.control import Send
+from cozyfs.filelog import answer_log
 from cozyfs.fuse.copies import answer_copy
 from cozyfs.vfs.filesystem import FileSystem
 
@@ -19,5 +20,6 @@ Handler = Callable[[FileSystem, dict[str, Any], Send], Awaitable[None]]
 
 HANDLERS: Mapping[str, Handler] = {
     "copy": answer_copy,
+    "log": answer_log,
 }
 """By the name of the request (``op``)."""

@@ -34,6 +34,7 @@ COMMANDS = (
     "flush",
     "status",
     "cp",
+    "log",
     "instances",
     "apps",
     "konnectors",

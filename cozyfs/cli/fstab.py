@@ -36,6 +36,7 @@ OF_COZYFS = {
     for name in (
         "fs_url", "config", "state_dir", "org", "db_prefix", "write_buffer", "cache_size",
         "timeout", "parallel", "retention", "journal_interval", "refresh", "log_file", "log_level",
+        "at",
     )
 }  # fmt: skip
 
