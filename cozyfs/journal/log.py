@@ -131,11 +131,9 @@ class _Followed:
             for row in touched.versions
             if row.op != "UPDATE"
         ]
-        concerned |= {
-            inode.ino
-            for inode in self._index.with_doc_ids(documents).values()
-            if inode.ino in self._inos
-        }
+        if documents:
+            found = self._index.with_doc_ids(documents).values()
+            concerned |= {inode.ino for inode in found if inode.ino in self._inos}
         for ino in touched.inos - concerned:
             with contextlib.suppress(NotFound):
                 if any(parent in self._inos for parent, _ in self._index.entries_of(ino)):
