@@ -151,20 +151,8 @@ class _Mount:
 
     async def run(self) -> None:
         options = self._options
-        if options.at_ns is not None:
-            self._past = await open_past(
-                options.instance,
-                self._store,
-                options.state,
-                options.at_ns,
-                progress=options.progress,
-            )
-            self._index = self._past.index
-        elif options.read_only:
-            self._reader = await open_for_reading(
-                options.instance, self._store, options.state, progress=options.progress
-            )
-            self._index = self._reader.index
+        if options.read_only:
+            await self._open_for_reading()
             try:
                 await self._serve()
             finally:
@@ -192,6 +180,20 @@ class _Mount:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
                     await self._writer.close()
                 self._index.close()
+
+    async def _open_for_reading(self) -> None:
+        options = self._options
+        instance, store, state = options.instance, self._store, options.state
+        if options.at_ns is not None:
+            self._past = await open_past(
+                instance, store, state, options.at_ns, progress=options.progress
+            )
+            self._index = self._past.index
+        else:
+            self._reader = await open_for_reading(
+                instance, store, state, progress=options.progress
+            )
+            self._index = self._reader.index
 
     async def _serve(self) -> None:
         options = self._options
