@@ -20,7 +20,7 @@
     +-- InstanceError              an instance is unknown, exists already, or is in use
     +-- AppRefused                 an app that cannot be installed as it is
     +-- JournalError               the tree and its journal in the store do not fit together
-    |   +-- JournalDamaged  JournalDiverged  JournalNewer
+    |   +-- JournalDamaged  JournalDiverged  JournalNewer  MomentGone
     +-- LeaseError                 who may write an instance
         +-- LeaseHeld  LeaseLost
 
@@ -275,6 +275,10 @@ class JournalDiverged(JournalError):
 
 class JournalNewer(JournalError):
     """A newer cozyfs has written what this one cannot read: nothing is damaged."""
+
+
+class MomentGone(JournalError):
+    """The tree, or some content, of that moment is in the store no more, or was not yet."""
 
 
 class LeaseError(CozyError):

@@ -32,7 +32,14 @@ from cozyfs.index import NO_CHANGES
 from cozyfs.requests import HANDLERS
 from cozyfs.rereading import reread_now_and_then
 from cozyfs.threads import Caller
-from cozyfs.tree import ReaderTree, WriterTree, open_for_reading, open_for_writing
+from cozyfs.tree import (
+    PastTree,
+    ReaderTree,
+    WriterTree,
+    open_for_reading,
+    open_for_writing,
+    open_past,
+)
 from cozyfs.vfs.deletions import abort_uploads, delete_due, unfinished_uploads
 from cozyfs.vfs.filesystem import FileSystem
 from cozyfs.vfs.objects import Objects
@@ -89,6 +96,7 @@ class MountOptions:
     store_description: str  # for people, no credentials
     state: InstanceState  # locked
     read_only: bool = False
+    at_ns: int | None = None  # the tree as it was then; read-only
     fuse_options: frozenset[str] = frozenset()  # passed on to FUSE
     uid: int | None = None  # shown instead of the real ones
     gid: int | None = None
@@ -151,16 +159,14 @@ class _Mount:
         self._unmounted = False
         self._writer: WriterTree | None = None
         self._reader: ReaderTree | None = None
+        self._past: PastTree | None = None
         self._index: Index
         self._fs: FileSystem
 
     async def run(self) -> None:
         options = self._options
         if options.read_only:
-            self._reader = await open_for_reading(
-                options.instance, self._store, options.state, progress=options.progress
-            )
-            self._index = self._reader.index
+            await self._open_for_reading()
             try:
                 await self._serve()
             finally:
@@ -188,6 +194,20 @@ class _Mount:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
                     await self._writer.close()
                 self._index.close()
+
+    async def _open_for_reading(self) -> None:
+        options = self._options
+        instance, store, state = options.instance, self._store, options.state
+        if options.at_ns is not None:
+            self._past = await open_past(
+                instance, store, state, options.at_ns, progress=options.progress
+            )
+            self._index = self._past.index
+        else:
+            self._reader = await open_for_reading(
+                instance, store, state, progress=options.progress
+            )
+            self._index = self._reader.index
 
     async def _serve(self) -> None:
         options = self._options
@@ -217,7 +237,7 @@ class _Mount:
             if not options.read_only:
                 left = await unfinished_uploads(objects, fs.files.objects_in_use)
                 nursery.start_soon(abort_uploads, objects, left)
-            remembered_s = FOLLOWED_S if options.read_only else FOREVER_S
+            remembered_s = FOLLOWED_S if self._reader is not None else FOREVER_S
             show = Presentation(options.uid, options.gid, options.umask, remembered_s)
             operations = OperationsWithViews(fs, show, Views([VersionView(fs)]))
             # Where ACLs are on, the kernel checks permissions whatever else it was told.
@@ -380,7 +400,7 @@ class _Mount:
 
     def _status(self) -> dict[str, Any]:
         files, space = self._fs.files, self._fs.space()
-        tree = self._writer or self._reader
+        tree = self._writer or self._reader or self._past
         assert tree is not None
         return tree.status() | {
             "pid": os.getpid(),

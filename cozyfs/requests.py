@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cozyfs.control import Send
+from cozyfs.filelog import answer_log
 from cozyfs.fuse import trash
 from cozyfs.fuse.copies import answer_copy
 from cozyfs.fuse.versions import (
@@ -41,5 +42,6 @@ HANDLERS: Mapping[str, Handler] = {
     "trash-empty": trash.answer_empty,
     "reread": answer_reread,
     "usage": answer_usage,
+    "log": answer_log,
 }
 """By the name of the request (``op``)."""

@@ -10,6 +10,7 @@
         mount.json      the live mount: pid, mount point, instance, store, since when
         control.sock    where that mount answers (cozyfs.control)
         mount.log       what a mount in the background says when no --log-file is given
+        past/           mounts of the past (cozyfs.paststate)
 
 The lock is what tells a live mount from a dead one: the kernel gives it back when the last
 process that holds it ends, however it ends. It survives fork(2), since parent and child share
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 # believe that somebody else has the instance.
 LOCK_PATIENCE_S = 0.3
 
+PAST = "past"
+"""The folder for mounts of the past, each with a directory of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class MountRecord:
@@ -51,7 +55,8 @@ class MountRecord:
     instance: str  # the domain
     store: str  # for people, no credentials
     started_at: str  # RFC 3339, UTC
-    directory: Path  # the instance's state directory
+    directory: Path  # the instance's state directory, or that of this mount of the past
+    at: str = ""  # of a mount of the past: the moment, RFC 3339
 
     @property
     def control_path(self) -> Path:
@@ -115,9 +120,9 @@ class InstanceState:
             raise InstanceError(self._who_has_it(instance))
         self._lock_fd = fd
 
-    def lock(self, mountpoint: Path, *, instance: str, store: str) -> None:
+    def lock(self, mountpoint: Path, *, instance: str, store: str, at: str = "") -> None:
         """Make the instance ours, to be mounted at *mountpoint*: :meth:`hold` and
-        :meth:`record`.
+        :meth:`record`. *at* is the moment that a mount of the past shows.
 
         Raises InstanceError also when this directory's tree belongs to another store than
         *store* (its description): a tree shown over the wrong store would have no contents."""
@@ -131,6 +136,7 @@ class InstanceState:
                 store=store,
                 started_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 directory=self.directory,
+                at=at,
             )
             self.record()
         except BaseException:
@@ -168,6 +174,17 @@ class InstanceState:
     def belongs_to(self, store: str) -> bool:
         """Whether the tree kept here is one of *store* (its description), or of none yet."""
         return self._store() in {None, store}
+
+    def refuse_past_mounts(self) -> None:
+        """Raises InstanceError while a mount of the past, which :meth:`hold` does not keep out,
+        is there."""
+        for path in (self.directory / PAST).glob("*/lock"):
+            if is_held(path):
+                record = _read_record(path.parent)
+                where = f" at {record.mountpoint} (pid {record.pid})" if record else ""
+                raise InstanceError(
+                    f"the past of the instance is mounted{where}: unmount it first"
+                )
 
     def remove(self) -> None:
         """Delete the directory with the tree and the drafts; the lock is held, and gone then."""
@@ -225,7 +242,7 @@ def find_mount(state_dir: Path, mountpoint: Path) -> MountRecord | None:
 
 def is_live(record: MountRecord) -> bool:
     """Whether the mount still runs, or another one of the same instance does by now."""
-    return _is_held(record.directory / "lock")
+    return is_held(record.directory / "lock")
 
 
 def resolve_mountpoint(path: Path) -> Path:
@@ -245,10 +262,11 @@ def resolve_mountpoint(path: Path) -> Path:
 
 
 def _live_mounts(state_dir: Path) -> Iterator[MountRecord]:
-    for path in state_dir.glob("*/*/mount.json"):
-        record = _read_record(path.parent)
-        if record is not None and _is_held(path.parent / "lock"):
-            yield record
+    for pattern in ("*/*/mount.json", f"*/*/{PAST}/*/mount.json"):
+        for path in state_dir.glob(pattern):
+            record = _read_record(path.parent)
+            if record is not None and is_held(path.parent / "lock"):
+                yield record
 
 
 def _read_record(directory: Path) -> MountRecord | None:
@@ -259,7 +277,8 @@ def _read_record(directory: Path) -> MountRecord | None:
         return None
 
 
-def _is_held(path: Path) -> bool:
+def is_held(path: Path) -> bool:
+    """Whether a process has the lock file *path*."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

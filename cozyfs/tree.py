@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from cozyfs import moments
 from cozyfs.catchup import begin_anew, catch_up, refusal, set_apart
 from cozyfs.errors import (
     CozyError,
@@ -32,6 +33,7 @@ from cozyfs.journal import (
     Lease,
     Loss,
     Owner,
+    Past,
     Rejoiner,
     RestoredTo,
     Snapshotter,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cozyfs.index import Changes
+    from cozyfs.journal import RestoredAt
     from cozyfs.journal.restore import Progress
     from cozyfs.state import InstanceState
     from cozyfs.store.base import Store
@@ -155,6 +158,22 @@ class ReaderTree:
         }
 
 
+class PastTree:
+    """The tree as it was at a moment; nothing ever changes it."""
+
+    def __init__(self, index: Index, at_ns: int, restored: RestoredAt) -> None:
+        self.index = index
+        self.at_ns = at_ns
+        self.restored = restored
+
+    def status(self) -> dict[str, object]:
+        return {
+            "at": moments.to_iso(self.at_ns),
+            "changed_last": moments.to_iso(self.restored.moment_ns),
+            "journal_position": str(self.restored.position),
+        }
+
+
 async def open_for_writing(
     instance: Instance,
     store: Store,
@@ -259,6 +278,22 @@ async def open_for_reading(
         index.close()
         raise
     return tree
+
+
+async def open_past(
+    instance: Instance,
+    store: Store,
+    state: InstanceState,
+    at_ns: int,
+    *,
+    progress: Progress | None = None,
+) -> PastTree:
+    """The tree as it was at *at_ns*, in the empty *state*. Raises MomentGone, JournalDamaged,
+    InstanceError, StoreError, NoSpace."""
+    objects = JournalObjects(store, instance.bucket, instance.db_prefix)
+    past = await Past.look(objects)
+    restored = await past.restore(at_ns, state.index_path, progress)
+    return PastTree(Index.open(state.index_path), at_ns, restored)
 
 
 async def _ensure_tree(

@@ -95,7 +95,7 @@ def test_two_instances_are_locked_apart(state_dir, tmp_path):
     two.unlock()
 
 
-def test_the_lock_is_held_by_the_child_after_a_fork_and_goes_with_it(state_dir, tmp_path):
+def test_the_lockis_held_by_the_child_after_a_fork_and_goes_with_it(state_dir, tmp_path):
     reader, writer = os.pipe()
     state = locked(state_dir, tmp_path / "here")
     pid = os.fork()
@@ -146,9 +146,9 @@ def test_listing_mounts_does_not_get_in_the_way_of_one_that_starts(state_dir, tm
     opened(state_dir).directory.joinpath("mount.json").write_text("{}")
     end = time.monotonic() + 1
     code = (
-        "import sys, time, pathlib; from cozyfs.state import _is_held\n"
+        "import sys, time, pathlib; from cozyfs.state import is_held\n"
         "print('go', flush=True)\n"
-        "while True: _is_held(pathlib.Path(sys.argv[1]))"
+        "while True: is_held(pathlib.Path(sys.argv[1]))"
     )
     lock_file = opened(state_dir).directory / "lock"
     prober = subprocess.Popen(

@@ -34,9 +34,12 @@ COMMANDS = (
     "flush",
     "status",
     "cp",
+COMMANDS = (
     "versions",
     "trash",
+    "log",
     "usage",
+)
     "instances",
     "avatar",
     "apps",

@@ -36,7 +36,7 @@ OF_COZYFS = {
     for name in (
         "fs_url", "config", "state_dir", "org", "db_prefix", "write_buffer", "cache_size",
         "timeout", "parallel", "retention", "journal_interval", "refresh", "log_file", "log_level",
-        "max_versions", "version_delay", "trash_age",
+        "max_versions", "version_delay", "trash_age", "at",
     )
 }  # fmt: skip
 

@@ -262,6 +262,7 @@ def destroy(
     state = InstanceState.open(default_state_dir(state_dir), instance.bucket, instance.db_prefix)
     state.hold(domain)  # until the end: nothing may mount what is being deleted
     try:
+        state.refuse_past_mounts()
         if not yes and not click.confirm(f"Delete {domain} with all its files, for good?"):
             raise InstanceError(f"{domain} was not deleted")
         with stores.opened(settings) as store:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from cozyfs import moments
 from cozyfs.cli import background, fstab, mountpoints
 from cozyfs.cli.parameters import (
     DURATION,
     FILE,
+    MOMENT,
     MOUNTPOINT,
     SIZE,
     instance_options,
@@ -64,6 +66,7 @@ class Request:
     db_prefix: str | None
     create: bool
     read_only: bool
+    at_ns: int | None
     foreground: bool
     write_buffer: int  # bytes
     cache_size: int  # bytes
@@ -89,6 +92,11 @@ class Request:
 @instance_options
 @click.option("--create", is_flag=True, help="Create the instance if the store has none.")
 @click.option("--read-only", is_flag=True, help="Allow no change; the same as -o ro.")
+@click.option(
+    "--at",
+    type=MOMENT,
+    help="Show the tree as it was then, read-only: '2026-11-22 18:00' (local time), '2h ago'.",
+)
 @click.option("--foreground", "-f", is_flag=True, help="Stay until unmounted; log to stderr.")
 @state_option
 @click.option(
@@ -179,6 +187,7 @@ def command(ctx: click.Context, /, instance: str, mountpoint: Path, **values: An
       cozyfs mount --create --fs-url file:///srv/cozy bob.example.com /mnt/bob
       cozyfs mount -o ro,allow_other alice.example.com /mnt/alice
       cozyfs mount --foreground --log-level debug alice.example.com ~/alice
+      cozyfs mount --at '2026-11-22 18:00' alice.example.com ~/yesterday
     """
     request = parse_request(ctx, instance, mountpoint, values)
     check_machine()
@@ -200,9 +209,12 @@ def parse_request(
     values = values | _settings_behind_o(ctx, options)
     if values["write_buffer"] < MIN_WRITE_BUFFER:
         raise UsageError(f"--write-buffer is at least {MIN_WRITE_BUFFER >> 20}M")
-    read_only = values["read_only"] or bool(options.read_only)
+    at_ns = values["at"]
+    read_only = values["read_only"] or bool(options.read_only) or at_ns is not None
     if values["accept_loss"] and read_only:
         raise UsageError("--accept-loss is for writing: a read-only mount shows what there is")
+    if at_ns is not None:
+        _check_past(at_ns, values["create"] or options.create, values["force_lease"])
     log_file = values["log_file"]
     return Request(
         domain=domain,
@@ -213,6 +225,7 @@ def parse_request(
         db_prefix=values["db_prefix"],
         create=values["create"] or options.create,
         read_only=read_only,
+        at_ns=at_ns,
         foreground=values["foreground"],
         write_buffer=values["write_buffer"],
         cache_size=values["cache_size"],
@@ -245,6 +258,14 @@ def _settings_behind_o(ctx: click.Context, options: fstab.FstabOptions) -> dict[
         except click.BadParameter as exc:
             raise UsageError(f"-o {name}: {exc.message}") from exc
     return found
+
+
+def _check_past(at_ns: int, create: bool, force_lease: bool) -> None:
+    if at_ns > time.time_ns():
+        raise UsageError(f"--at: {moments.to_text(at_ns)} is in the future")
+    for option, given in (("--create", create), ("--force-lease", force_lease)):
+        if given:
+            raise UsageError(f"{option} is for writing: --at shows what was there")
 
 
 def check_machine() -> None:
@@ -344,6 +365,7 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
     from cozyfs import logs
     from cozyfs.cli.restoring import RestoreProgress, notice
     from cozyfs.mount import MountOptions, run_mount
+    from cozyfs.paststate import PastState
     from cozyfs.state import InstanceState
     from cozyfs.store import open_store
     from cozyfs.versioning import version_rules
@@ -361,7 +383,16 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
         min_delay_s=request.version_delay_s,
     )
     state = InstanceState.open(request.state_dir, instance.bucket, instance.db_prefix)
-    state.lock(request.mountpoint, instance=instance.domain, store=description)
+    if request.at_ns is None:
+        state.lock(request.mountpoint, instance=instance.domain, store=description)
+    else:
+        state = PastState.begin(
+            state,
+            request.mountpoint,
+            instance=instance.domain,
+            store=description,
+            at=moments.to_iso(request.at_ns),
+        )
     progress = RestoreProgress()
 
     def ready_now() -> None:
@@ -381,6 +412,7 @@ def run_request(request: Request, ready: Callable[[], None]) -> None:
                 store_description=description,
                 state=state,
                 read_only=request.read_only,
+                at_ns=request.at_ns,
                 fuse_options=request.fstab.fuse_options,
                 uid=request.fstab.uid,
                 gid=request.fstab.gid,

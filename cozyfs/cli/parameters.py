@@ -6,13 +6,16 @@ Every common option has an environment variable; a value on the command line win
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from cozyfs import moments
 from cozyfs.durations import parse_duration
+from cozyfs.errors import UsageError
 from cozyfs.logs import LEVELS
 
 if TYPE_CHECKING:
@@ -20,9 +23,10 @@ if TYPE_CHECKING:
 
     SizeParam = click.ParamType[int]
     DurationParam = click.ParamType[float]
+    MomentParam = click.ParamType[int]
     PathParam = click.ParamType[Path]
 else:  # not subscriptable in older releases of click
-    SizeParam = DurationParam = PathParam = click.ParamType
+    SizeParam = DurationParam = MomentParam = PathParam = click.ParamType
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
@@ -63,6 +67,24 @@ class DurationType(DurationParam):
         return seconds
 
 
+class MomentType(MomentParam):
+    """Nanoseconds since 1970: a local time or one of ISO 8601, or a duration before now."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value).strip()
+        ago = text.removesuffix("ago").rstrip()
+        if ago != text or re.fullmatch(r"[0-9.]+[a-z][0-9.a-z]*", text, re.ASCII):
+            return time.time_ns() - int(DURATION.convert(ago, param, ctx) * 1e9)
+        try:
+            return moments.parse(text)
+        except UsageError as exc:
+            self.fail(str(exc), param, ctx)
+
+
 class MountpointType(PathParam):
     """A folder that nobody looks at: ``click.Path`` asks stat(2), which never returns for a
     mount that hangs."""
@@ -84,6 +106,7 @@ class MountpointType(PathParam):
 
 SIZE = SizeType()
 DURATION = DurationType()
+MOMENT = MomentType()
 MOUNTPOINT = MountpointType()
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)

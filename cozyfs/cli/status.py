@@ -44,12 +44,12 @@ def list_mounts(state_dir: Path, as_json: bool) -> None:
     """Every live mount whose state is under *state_dir*."""
     from cozyfs.state import mounts
 
-    fields = ("mountpoint", "instance", "pid", "store", "started_at")
+    fields = ("mountpoint", "instance", "pid", "store", "started_at", "at")
     found = [{name: getattr(record, name) for name in fields} for record in mounts(state_dir)]
     if as_json:
         output.print_json(found)
     elif found:
-        header = ("MOUNTPOINT", "INSTANCE", "PID", "STORE", "SINCE")
+        header = ("MOUNTPOINT", "INSTANCE", "PID", "STORE", "SINCE", "AT")
         output.print_table(header, ([str(value) for value in row.values()] for row in found))
     else:
         click.echo("nothing is mounted", err=True)

@@ -9,6 +9,14 @@ from cozyfs.index.rows import Rows
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+CONTENTS_SINCE = "contents_since_ns"
+"""The fact; never goes back, and is journaled as the tree is."""
+
+_RAISE = (
+    "INSERT INTO facts (name, value) VALUES (?, ?)"
+    " ON CONFLICT DO UPDATE SET value = max(value, excluded.value)"
+)
+
 
 class Deletion(NamedTuple):
     """One row of the table ``deletions``; the first two name the object."""
@@ -42,6 +50,21 @@ class Deletions(Rows):
                 "DELETE FROM deletions WHERE doc_id = ? AND internal_id = ? AND queued_ns = ?",
                 list(rows),
             )
+
+    def deletions_done(self, rows: Iterable[Deletion]) -> None:
+        """:meth:`forget_deletions` of those whose objects were deleted from the store."""
+        rows = list(rows)
+        if rows:
+            with self._db.transaction():
+                self.forget_deletions(rows)
+                self._db.run(_RAISE, (CONTENTS_SINCE, max(row.queued_ns for row in rows)))
+
+    @property
+    def contents_since_ns(self) -> int:
+        """Every object that the tree has had since this moment is in the store; of what was let
+        go before it, some are deleted."""
+        row = self._db.row("SELECT value FROM facts WHERE name = ?", (CONTENTS_SINCE,))
+        return 0 if row is None else int(row[0])
 
     def keep_object(self, doc_id: str, internal_id: str) -> None:
         """It is wanted after all: takes it off the queue, if it is there."""

@@ -43,6 +43,9 @@ MAX_CHANGESET = 1 << 30
 # origin, last outbox seq; transactions; size of the changeset before and after compression
 _HEADER = struct.Struct(">IQ IQ32s Q I 16sQ I QQ")
 
+START_SIZE = len(MAGIC) + _HEADER.size
+"""Bytes at the start that say everything but the changes."""
+
 _NAME = re.compile(r"([0-9a-f]{8})-([0-9a-f]{12})")
 
 
@@ -146,6 +149,14 @@ def decode(data: bytes) -> tuple[Record, Position]:
         _decompress(frame, size),
     )
     return record, Position(epoch, sequence, checksum)
+
+
+def created_ns(start: bytes) -> int:
+    """When an object was made, by its writer's clock, from its first ``START_SIZE`` bytes; not
+    checked against the checksum. Raises JournalDamaged."""
+    if len(start) < START_SIZE or start[: len(MAGIC)] != MAGIC:
+        raise JournalDamaged("a journal object has a form that this cozyfs does not know")
+    return int(_HEADER.unpack_from(start, len(MAGIC))[5])
 
 
 def _decompress(frame: bytes, size: int) -> bytes:

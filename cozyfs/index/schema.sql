@@ -144,6 +144,8 @@ CREATE INDEX deletions_by_time ON deletions (queued_ns);
 -- Facts about the tree as a whole.
 --   ino_limit  every inode number below it may have been given out; numbers are reserved in blocks,
 --              so that a create does not have to write here, and the rest of a block is lost at close
+--   contents_since_ns  when the last one was let go of the objects that were deleted from the
+--              store: trees from before it have lost contents; no row: no object was ever deleted
 CREATE TABLE facts (
     name  TEXT    NOT NULL PRIMARY KEY,
     value INTEGER NOT NULL

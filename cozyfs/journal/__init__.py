@@ -16,6 +16,7 @@ from cozyfs.journal.follow import Follower
 from cozyfs.journal.lease import Lease, LeaseRecord, Owner, take
 from cozyfs.journal.loss import Loss
 from cozyfs.journal.objects import JournalObjects
+from cozyfs.journal.past import Past, RestoredAt
 from cozyfs.journal.rejoin import Rejoiner
 from cozyfs.journal.restore import RestoredTo, restore
 from cozyfs.journal.snapshots import Snapshotter
@@ -29,7 +30,9 @@ __all__ = [
     "LeaseRecord",
     "Loss",
     "Owner",
+    "Past",
     "Rejoiner",
+    "RestoredAt",
     "RestoredTo",
     "Snapshotter",
     "restore",

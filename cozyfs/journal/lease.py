@@ -389,7 +389,7 @@ class _Watch:
 
 async def _look(objects: JournalObjects) -> _Seen:
     """Raises StoreError; tries again for the caller's time-out."""
-    key = _key(objects)
+    key = lease_key(objects)
     try:
         # The ETag first: if the object changes in between, a PUT on that ETag fails, as it must.
         info = await objects.caller.store(objects.store.head, objects.bucket, key)
@@ -409,7 +409,7 @@ async def _put(
 ) -> str:
     """*etag* None: only where there is no object. One attempt, unless there is a *caller*."""
     call = (caller or objects.once).store
-    key, data, kind = _key(objects), record.encode(), "application/json"
+    key, data, kind = lease_key(objects), record.encode(), "application/json"
     put = objects.store.put
     if not conditional:
         return await call(put, objects.bucket, key, data, content_type=kind)
@@ -430,7 +430,7 @@ async def _put_and_read_back(
     return etag
 
 
-def _key(objects: JournalObjects) -> str:
+def lease_key(objects: JournalObjects) -> str:
     return f"{objects.db_prefix}/.cozyfs/lease"
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cozyfs.errors import InstanceError, JournalDamaged, ObjectNotFound
 from cozyfs.index import Index
-from cozyfs.index.journal import Position, decode
+from cozyfs.index.journal import Position, Record, decode
 from cozyfs.journal.chain import history, is_void
 from cozyfs.journal.follow import check_follows
 from cozyfs.journal.loss import Loss, measured
@@ -95,7 +95,7 @@ class _Restore:
     async def run(self) -> RestoredTo:
         entry, info = await self._newest_good()
         after = [e for e in self._journal if e.place > entry.place]
-        index = await self._objects.caller.disk(_open, self._work)
+        index = await self._objects.caller.disk(open_unsynced, self._work)
         try:
             applied, created_ns = await self._replay(index, after)
             position = index.position
@@ -144,13 +144,14 @@ class _Restore:
                 try:
                     if isinstance(data, Exception):
                         raise data
-                    created_ns = await self._objects.caller.disk(_apply, index, data)
+                    record = await self._objects.caller.disk(apply_next, index, data)
                 except (JournalDamaged, ObjectNotFound) as exc:
                     self._problem(
                         f"journal object {entry.epoch}-{entry.sequence}: {exc}; it and"
                         f" {len(entries) - applied - 1} after it cannot be restored"
                     )
                     break
+                created_ns = record.created_ns
                 applied += 1
                 self._read(self._done + entry.size)
         return applied, created_ns
@@ -165,20 +166,22 @@ class _Restore:
         self._problems.append(text)
 
 
-def _open(path: Path) -> Index:
+def open_unsynced(path: Path) -> Index:
+    """An index that nobody reads yet. Blocks."""
     index = Index.open(path, cache_size=0)
-    # Nobody reads it yet, and it is synced as a whole at the end.
+    # Where it has to last it is synced as a whole at the end.
     index.connection.execute("PRAGMA synchronous = OFF")
     return index
 
 
-def _apply(index: Index, data: bytes) -> int:
+def apply_next(index: Index, data: bytes) -> Record:
+    """Apply a journal object, which has to be the next one. Raises JournalDamaged. Blocks."""
     record, position = decode(data)
     current = index.position
     assert current is not None
     check_follows(record, current)
     index.apply_unseen(record.changeset, position)
-    return record.created_ns
+    return record
 
 
 def _move_into_place(work: Path, target: Path) -> None:

@@ -41,7 +41,7 @@ async def delete_due(
             index.queue_deletion(row.doc_id, row.internal_id, max(time.time_ns(), before))
         if keys:
             await objects.caller.store(objects.store.delete_many, objects.bucket, list(keys))
-        index.forget_deletions(keys.values())
+        index.deletions_done(keys.values())
         deleted += len(keys)
     return deleted
 

@@ -293,7 +293,7 @@ class Files:
         """Up to *size* bytes at *offset*; fewer only at the end of the file."""
         handle = self.handle(fh)
         if handle.pinned is not None:
-            return await self._read_content(handle, handle.pinned, offset, size)
+            return await self._read_pinned(handle, handle.pinned, offset, size)
         while True:
             draft = handle.node.draft
             internal_id = self._index.get(handle.node.ino).internal_id
@@ -304,6 +304,20 @@ class Files:
                 now = self._index.get(handle.node.ino).internal_id
                 if handle.node.draft is draft and now == internal_id:
                     raise
+
+    async def _read_pinned(self, handle: Handle, inode: Inode, offset: int, size: int) -> bytes:
+        try:
+            return await self._read_content(handle, inode, offset, size)
+        except ObjectNotFound as exc:
+            raise ObjectNotFound(
+                f"{self._path(inode.ino)}: the content that it had then is gone from the store:"
+                " it was replaced or removed longer ago than the writer's --retention"
+            ) from exc
+
+    def _path(self, ino: Ino) -> str:
+        with contextlib.suppress(NotFound):
+            return self._index.path_of(ino).decode("utf-8", "replace")
+        return "a removed file"
 
     async def _read(self, handle: Handle, offset: int, size: int) -> bytes:
         node = handle.node

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -240,3 +241,30 @@ def test_the_helper_of_mount_does_nothing_when_asked_to_fake(helper):
 def test_the_helper_of_mount_refuses_what_it_does_not_know(helper):
     assert helper("alice")[1] == 2
     assert helper("alice", "/mnt", "-q")[1] == 2
+
+
+@pytest.mark.parametrize("ago", ["90m", "1h30m ago", "5400s ago", "5400 ago"])
+def test_a_moment_may_be_so_long_ago(request_of, ago):
+    request = request_of("--at", ago)
+    assert abs(time.time_ns() - 5400 * 10**9 - request.at_ns) < 60 * 10**9
+    assert request.read_only
+
+
+def test_a_moment_behind_o(request_of):
+    assert request_of("-o", "at=2026-01-01T00:00Z").at_ns == 1_767_225_600 * 10**9
+    assert request_of().at_ns is None
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--at", "2999-01-01 00:00"),
+        ("--at", "yesterday"),
+        ("--at", "1h", "--create"),
+        ("--at", "1h", "--force-lease"),
+    ],
+)
+def test_a_moment_that_makes_no_sense_is_refused(cozyfs, mountpoint, args):
+    outcome = cozyfs("mount", *args, "alice.example.com", mountpoint)
+    assert outcome.code == 2
+    assert is_one_line(outcome.err)

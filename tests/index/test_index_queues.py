@@ -108,3 +108,18 @@ def test_local_settings_are_kept_and_removed(index):
     assert index.setting("host") == "b"
     index.set_setting("host", None)
     assert index.setting("host") is None
+
+
+def test_it_is_known_since_when_no_object_was_deleted_that_the_tree_had(index):
+    assert index.contents_since_ns == 0
+    index.queue_deletion("d", "one", 5)
+    index.queue_deletion("d", "two", 9)
+    index.deletions_done(index.due_deletions(100, 10)[::-1])
+    assert index.contents_since_ns == 9
+    index.queue_deletion("d", "three", 7)
+    index.deletions_done(index.due_deletions(100, 10))
+    assert (index.contents_since_ns, index.pending_deletions()) == (9, 0)
+    index.queue_deletion("d", "wanted", 11)
+    index.keep_object("d", "wanted")
+    index.deletions_done([])
+    assert index.contents_since_ns == 9

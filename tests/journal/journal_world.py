@@ -98,11 +98,11 @@ class Site:
         options.setdefault("clock", trio.current_time)
         return await take(self.objects(), owner(name), **options)
 
-    async def machine(self, index, name="a", **options):
+    async def machine(self, index, name="a", clock_ns=lambda: T0, **options):
         """A writer that has the lease, not running yet."""
         options.setdefault("above_epoch", index.position.epoch)
         lease = await self.take(name, **options)
-        return JournalWriter(index, self.objects(), lease, clock_ns=lambda: T0), lease
+        return JournalWriter(index, self.objects(), lease, clock_ns=clock_ns), lease
 
     def snapshotter(self, index, lease, **options):
         return Snapshotter(
