@@ -158,8 +158,7 @@ def version_options(command: Command) -> Command:
         "--max-versions",
         type=click.IntRange(0),
         metavar="N",
-        help="Contents of a file that are kept, the current one counts. "
-        "[default: 20]",
+        help="Contents of a file that are kept, the current one counts. [default: 20]",
     )(command)
 
 
