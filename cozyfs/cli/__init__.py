@@ -29,23 +29,8 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 COMMANDS = (
-    "mount",
-    "umount",
-    "flush",
-    "status",
-    "cp",
-COMMANDS = (
-    "versions",
-    "trash",
-    "log",
-    "usage",
-)
-    "instances",
-    "avatar",
-    "apps",
-    "konnectors",
-    "assets",
-    "completion",
+    *("mount", "umount", "flush", "status", "usage", "cp", "versions", "trash", "log"),
+    *("instances", "avatar", "apps", "konnectors", "assets", "completion"),
 )
 
 
