@@ -10,7 +10,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from vfs_world import USER, World, close, create, pattern, read_file, write_all
+from vfs_world import NO_VERSIONS, USER, World, close, create, pattern, read_file, write_all
 from world import STORES, check, open_fs, store_named
 
 from cozyfs.errors import (
@@ -22,7 +22,7 @@ from cozyfs.errors import (
     UploadFailed,
 )
 from cozyfs.index import NO_CHANGES
-from cozyfs.values import MAX_FILE_SIZE, ROOT_INO, Content
+from cozyfs.values import MAX_FILE_SIZE, ROOT_INO, Content, VersionRules
 from cozyfs.vfs.copying import copy_file
 from cozyfs.vfs.deletions import delete_due
 from cozyfs.vfs.filesystem import NO_QUOTA
@@ -37,7 +37,7 @@ async def fs(request, tmp_path):
     """With a quota of 1000 bytes."""
     store = store_named(request.param, request)
     with trio.fail_after(60):
-        async with open_fs(store, tmp_path) as fs:
+        async with open_fs(store, tmp_path, version_rules=NO_VERSIONS) as fs:
             fs.quota.limit = QUOTA
             yield fs
             await check(fs)
@@ -273,6 +273,19 @@ async def test_a_shells_redirection_into_an_older_file_leaves_what_it_had(fs):
     await refused(close(fs, handle))
     assert await read_file(fs, ino) == b"old" * 100
     assert used(fs) == 300
+
+
+async def test_what_a_file_goes_back_to_is_no_version_of_it(world):
+    async with world.mount(version_rules=VersionRules()) as fs:
+        fs.quota.limit = QUOTA
+        ino = await new_file(fs, b"f", b"old" * 100)
+        handle = await opened(fs, ino, os.O_WRONLY | os.O_TRUNC)
+        await fs.files.flush(handle.fh)
+        assert fs.index.usage.versions == 1
+        await refused(fs.files.write(handle.fh, 0, bytes(701)))
+        await refused(close(fs, handle))
+        assert await read_file(fs, ino) == b"old" * 100
+        assert (fs.index.usage.versions, used(fs)) == (0, 300)
 
 
 async def test_a_shells_redirection_into_a_new_file_leaves_none(fs):
