@@ -186,8 +186,8 @@ class History:
     ) -> Version:
         """Make the content of the file *source* of this machine a version of *ino*, which dates
         from *updated_ns* (default: the mtime of *source*). The rules of cleaning wait for the
-        next change of the file. Raises NotFound, ReadOnly, FileTooLarge above 5 GiB, OSError for
-        *source*, and StoreError; then nothing of it is left."""
+        next change of the file. Raises NotFound, ReadOnly, FileTooLarge above 5 GiB, QuotaExceeded,
+        OSError for *source*, and StoreError; then nothing of it is left."""
         self._check_writable()
         self._file(ino)
         disk = self._fs.objects.caller.disk
@@ -200,7 +200,8 @@ class History:
                 raise FileTooLarge("a version that is imported can have at most 5 GiB")
             body = FileBody(fd, 0, found.st_size)
             updated = found.st_mtime_ns if updated_ns is None else updated_ns
-            return await self._add(ino, body, updated, unique_tags(tags))
+            with self._fs.quota.reserved(body.size):
+                return await self._add(ino, body, updated, unique_tags(tags))
         finally:
             os.close(fd)
 

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from vfs_world import USER, close, new_file, pattern, read_file, replace_file
 from world import STORES, check, open_fs, store_named
 
-from cozyfs.errors import InvalidRequest, NotFound, ReadOnly, StoreError, UploadFailed
+from cozyfs.errors import (
+    InvalidRequest,
+    NotFound,
+    QuotaExceeded,
+    ReadOnly,
+    StoreError,
+    UploadFailed,
+)
 from cozyfs.values import ROOT_INO, VersionRules
 from cozyfs.vfs.deletions import delete_due
 from cozyfs.vfs.documents import parse_time
@@ -270,6 +277,17 @@ async def test_importing_what_is_no_file_is_refused(fs, tmp_path):
         await History(fs).add(ino, tmp_path)
     with pytest.raises(FileNotFoundError):
         await History(fs).add(ino, tmp_path / "absent")
+
+
+async def test_an_imported_version_has_to_fit_into_the_quota(fs, tmp_path):
+    ino = await new_file(fs, b"f", b"now")
+    (tmp_path / "old").write_bytes(bytes(8))
+    fs.quota.limit = 10
+    with pytest.raises(QuotaExceeded):
+        await History(fs).add(ino, tmp_path / "old")
+    assert History(fs).of(ino) == []
+    fs.quota.limit = 11
+    await History(fs).add(ino, tmp_path / "old")
 
 
 async def test_an_import_that_fails_leaves_nothing(world, tmp_path):
