@@ -186,8 +186,8 @@ class History:
     ) -> Version:
         """Make the content of the file *source* of this machine a version of *ino*, which dates
         from *updated_ns* (default: the mtime of *source*). The rules of cleaning wait for the
-        next change of the file. Raises NotFound, ReadOnly, FileTooLarge above 5 GiB, QuotaExceeded,
-        OSError for *source*, and StoreError; then nothing of it is left."""
+        next change of the file. Raises NotFound, ReadOnly, QuotaExceeded, FileTooLarge above
+        5 GiB, OSError for *source*, and StoreError; then nothing of it is left."""
         self._check_writable()
         self._file(ino)
         disk = self._fs.objects.caller.disk
