@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cozyfs.control import Send
+from cozyfs.fuse.checks import answer_fsck
 from cozyfs.fuse.copies import answer_copy
 from cozyfs.vfs.filesystem import FileSystem
 
@@ -19,5 +20,6 @@ Handler = Callable[[FileSystem, dict[str, Any], Send], Awaitable[None]]
 
 HANDLERS: Mapping[str, Handler] = {
     "copy": answer_copy,
+    "fsck": answer_fsck,
 }
 """By the name of the request (``op``)."""

@@ -77,14 +77,17 @@ class FileSystem:
         read_only: bool = False,
         sync: Callable[[], Awaitable[None]] | None = None,
         confirm: Callable[[], Awaitable[None]] | None = None,
+        snapshot: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """*sync* makes the tree durable beyond this machine; *confirm* raises unless this process
-        may still write: both are asked before anything is acknowledged that depends on them."""
+        may still write: both are asked before anything is acknowledged that depends on them.
+        *snapshot* stores a whole copy of the tree: the journal begins anew with it."""
         self.instance = instance
         self.index = index
         self.objects = objects
         self.read_only = read_only
+        self.snapshot = snapshot
         self._sync = sync
         self._clock = clock
         self._lookups: dict[Ino, int] = {}
@@ -385,6 +388,10 @@ class FileSystem:
     def _gone_unless_kept(self, inode: Inode) -> None:
         if inode.nlink == 0 and not self._in_use(inode.ino):
             self.files.dropped(inode.ino)
+
+    def is_in_use(self, ino: Ino) -> bool:
+        """Whether a handle is open on it, or the kernel remembers it."""
+        return self._in_use(ino)
 
     def released(self, ino: Ino) -> None:
         """A handle of *ino* was closed for good."""

@@ -295,8 +295,8 @@ class _Run:
 
 def _counted(scan: Scan) -> Usage:
     with scan.moment():
-        (trash,) = scan.row(SCAN_TRASH)
-        return Usage(*scan.row(SCAN_INODES), *scan.row(SCAN_VERSIONS), trash)
+        counted = (*scan.row(SCAN_INODES), *scan.row(SCAN_VERSIONS), *scan.row(SCAN_TRASH))
+    return Usage(*counted)
 
 
 def _end(items: Iterator[object]) -> None:

@@ -15,11 +15,11 @@ import os
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from cozyfs.errors import CozyError, NotFound, ObjectNotFound
 from cozyfs.index import NO_CHANGES, NOREPLACE, Changes, Deletion, TrashItem, Version
-from cozyfs.journal import rollforward
+from cozyfs.journal import JournalObjects, rollforward
 from cozyfs.store.keys import new_doc_id
 from cozyfs.values import ROOT_INO, AttributeChanges, Content, Ino, Inode
 from cozyfs.vfs.fsck_findings import CannotRepair
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from cozyfs.index import Index
-    from cozyfs.journal import JournalObjects
     from cozyfs.journal.rollforward import Found
     from cozyfs.store.base import PendingUpload
+    from cozyfs.vfs.filesystem import FileSystem
     from cozyfs.vfs.objects import Objects
 
 
@@ -72,6 +72,24 @@ class Bench:
     gid: int = os.getgid()
     clock: Callable[[], int] = time.time_ns
     changes: Changes = NO_CHANGES
+
+    @classmethod
+    def of_mount(cls, fs: FileSystem, show: Callable[[Changes], Awaitable[None]]) -> Self:
+        """Beside the requests of a mount; *show* tells its kernel."""
+        objects, files = fs.objects, fs.files
+        return cls(
+            fs.index,
+            objects,
+            JournalObjects(
+                objects.store, objects.bucket, objects.db_prefix, caller=objects.caller
+            ),
+            in_use=lambda: files.objects_in_use,
+            is_open=fs.is_in_use,
+            is_dirty=lambda ino: files.state(ino) != "clean",
+            knows_drafts=True,
+            show=show,
+            snapshot=fs.snapshot or _nothing,
+        )
 
     def changed(self, *inodes: Ino, entries: tuple[tuple[Ino, bytes], ...] = ()) -> None:
         """The kernel may know these otherwise."""
