@@ -161,7 +161,9 @@ def path_of(scan: Scan, ino: Ino) -> str | None:
     passed: set[int] = set()
     while ino != ROOT_INO:
         row = scan.row(
-            "SELECT parent, name FROM entries WHERE ino = ? ORDER BY parent, name LIMIT 1", (ino,)
+            "SELECT e.parent, e.name FROM entries e JOIN inodes d ON d.ino = e.parent"
+            " WHERE e.ino = ? AND d.mode & 0xF000 = 0x4000 ORDER BY e.parent, e.name LIMIT 1",
+            (ino,),
         )
         if row is None or ino in passed:
             return TRASH_PATH if ino == TRASH_INO and not names else None

@@ -38,6 +38,20 @@ VERSION = ", ".join(f"v.{name}" for name in Version._fields)
 _IS_DIRECTORY = "{0}.mode & 0xF000 = 0x4000"
 _HAS_ENTRY = "EXISTS (SELECT 1 FROM entries e WHERE e.ino = i.ino)"
 
+
+def is_held(row: str) -> str:
+    """SQL: whether an inode or a version has the object that *row*, a table's alias, names."""
+    cases = (
+        f"{table} h WHERE {key} AND h.internal_id = {row}.internal_id"
+        for table in ("inodes", "versions")
+        for key in (
+            f"h.doc_id = {row}.doc_id AND h.object_doc_id IS NULL",
+            f"h.object_doc_id = {row}.doc_id",
+        )
+    )
+    return "(" + " OR ".join(f"EXISTS (SELECT 1 FROM {case})" for case in cases) + ")"
+
+
 _ORPHANS_TEXT = "it comes back in /.cozy_orphans"
 
 _BELOW = f"""
@@ -377,17 +391,7 @@ def removed_leftovers(scan: Scan) -> Iterator[Finding]:
 def queued_but_held(scan: Scan) -> Iterator[Finding]:
     """An object in use that is going to be deleted."""
     for doc_id, internal_id in scan.rows(
-        """
-        SELECT d.doc_id, d.internal_id FROM deletions d WHERE
-            EXISTS (SELECT 1 FROM inodes i WHERE i.doc_id = d.doc_id
-                    AND i.internal_id = d.internal_id AND i.object_doc_id IS NULL)
-            OR EXISTS (SELECT 1 FROM inodes i WHERE i.object_doc_id = d.doc_id
-                       AND i.internal_id = d.internal_id)
-            OR EXISTS (SELECT 1 FROM versions v WHERE v.doc_id = d.doc_id
-                       AND v.internal_id = d.internal_id AND v.object_doc_id IS NULL)
-            OR EXISTS (SELECT 1 FROM versions v WHERE v.object_doc_id = d.doc_id
-                       AND v.internal_id = d.internal_id)
-        """
+        f"SELECT d.doc_id, d.internal_id FROM deletions d WHERE {is_held('d')}"
     ):
         yield Finding(
             "queued_but_used",

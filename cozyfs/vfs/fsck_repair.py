@@ -149,11 +149,7 @@ async def put_back_first(bench: Bench) -> None:
 async def adopt(bench: Bench, ino: Ino, name: bytes) -> None:
     """What cannot be reached, into the directory of orphans."""
     index = bench.index
-    try:
-        index.path_of(ino)
-    except NotFound:
-        pass
-    else:
+    if _is_reachable(index, ino):
         raise CannotRepair("it can be reached by now")
     inode = index.get(ino)
     leave = index.entries_of(ino)
@@ -431,6 +427,27 @@ def _empty_into_orphans(bench: Bench, inode: Inode) -> None:
 def _set_content(bench: Bench, inode: Inode, content: Content, mtime_ns: int) -> None:
     now = bench.clock()
     bench.index.set_content(inode.ino, content, mtime_ns=mtime_ns, ctime_ns=now, now_ns=now)
+
+
+def _is_reachable(index: Index, ino: Ino) -> bool:
+    """By directories alone, from the root."""
+    passed: set[Ino] = set()
+    waiting = [ino]
+    while waiting:
+        each = waiting.pop()
+        if each == ROOT_INO:
+            return True
+        if each not in passed:
+            passed.add(each)
+            waiting += [parent for parent, _ in index.entries_of(each) if _holds(index, parent)]
+    return False
+
+
+def _holds(index: Index, parent: Ino) -> bool:
+    try:
+        return _is_directory(index.get(parent))
+    except NotFound:
+        return False
 
 
 def _keep(ino: Ino) -> bool:

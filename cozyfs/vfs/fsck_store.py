@@ -25,7 +25,7 @@ from cozyfs.vfs.fsck_findings import (
     text,
     version_document,
 )
-from cozyfs.vfs.fsck_index import INODE, VERSION
+from cozyfs.vfs.fsck_index import INODE, VERSION, is_held
 from cozyfs.vfs.fsck_listing import THUMBNAIL_FORMATS
 from cozyfs.vfs.fsck_measure import Measured, plain_md5
 from cozyfs.vfs.names import media_class, media_type
@@ -242,20 +242,10 @@ def unreferenced(scan: Scan, before: float) -> Iterator[Candidate]:
     *before* (by the store's clock)."""
     with scan.moment():
         for name, doc_id, internal_id in scan.rows(
-            """
-            SELECT l.name, l.doc_id, l.internal_id FROM temp.listed l
-            WHERE l.kind = 'content' AND coalesce(l.modified, 0) <= ?
-                AND NOT EXISTS (SELECT 1 FROM inodes i WHERE i.doc_id = l.doc_id
-                    AND i.internal_id = l.internal_id AND i.object_doc_id IS NULL)
-                AND NOT EXISTS (SELECT 1 FROM inodes i WHERE i.object_doc_id = l.doc_id
-                    AND i.internal_id = l.internal_id)
-                AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.doc_id = l.doc_id
-                    AND v.internal_id = l.internal_id AND v.object_doc_id IS NULL)
-                AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.object_doc_id = l.doc_id
-                    AND v.internal_id = l.internal_id)
-                AND NOT EXISTS (SELECT 1 FROM deletions d WHERE d.doc_id = l.doc_id
-                    AND d.internal_id = l.internal_id)
-            """,
+            "SELECT l.name, l.doc_id, l.internal_id FROM temp.listed l"
+            " WHERE l.kind = 'content' AND coalesce(l.modified, 0) <= ?"
+            f" AND NOT {is_held('l')} AND NOT EXISTS (SELECT 1 FROM deletions d"
+            " WHERE d.doc_id = l.doc_id AND d.internal_id = l.internal_id)",
             (before,),
         ):
             yield Candidate(name, partial(_unreferenced, doc_id, internal_id, name))
@@ -358,7 +348,8 @@ def leftovers(scan: Scan, queued_before_ns: int, db_prefix: str) -> Iterator[Fin
     """Objects that should have been deleted long ago."""
     for values in scan.rows(
         "SELECT d.doc_id, d.internal_id, d.queued_ns, l.name FROM deletions d JOIN temp.listed l"
-        " ON l.name = object_name(d.doc_id, d.internal_id) WHERE d.queued_ns < ?",
+        " ON l.name = object_name(d.doc_id, d.internal_id)"
+        f" WHERE d.queued_ns < ? AND NOT {is_held('d')}",
         (queued_before_ns,),
     ):
         row = Deletion._make(values[:-1])
