@@ -188,8 +188,7 @@ class _Run:
         await self._report_all(fsck_journal.unknown(scan))
         late_s = options.retention_s + fsck_store.LEFTOVER_S
         queued_before_ns = bench.clock() - int(late_s * 1e9)
-        prefix = bench.objects.db_prefix
-        await self._report_all(fsck_store.leftovers(scan, queued_before_ns, prefix))
+        await self._confirm_all(fsck_store.leftovers(scan, queued_before_ns))
         for finding in await fsck_store.unfinished_uploads(bench, bench.clock() / 1e9):
             await self._report(finding)
 

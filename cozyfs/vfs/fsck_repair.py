@@ -62,8 +62,10 @@ class Bench:
     """Whether somebody has the inode open, or the kernel knows it."""
     is_dirty: Callable[[Ino], bool] = lambda ino: False
     """Whether it has content that is not in the store yet."""
+    forget_object: Callable[[str], None] = lambda key: None
+    """What was read of an object does not hold any more."""
     knows_drafts: bool = False
-    """Whether the three above know: not where drafts of an earlier mount wait for the next."""
+    """Whether the others here know: not where drafts of an earlier mount wait for the next."""
     show: Callable[[Changes], Awaitable[None]] = _show_nobody
     """Tells the kernel what is different."""
     snapshot: Callable[[], Awaitable[None]] = _nothing
@@ -86,6 +88,7 @@ class Bench:
             in_use=lambda: files.objects_in_use,
             is_open=fs.is_in_use,
             is_dirty=lambda ino: files.state(ino) != "clean",
+            forget_object=files.cache.forget,
             knows_drafts=True,
             show=show,
             snapshot=fs.snapshot or _nothing,
@@ -318,6 +321,7 @@ async def adopt_facts(bench: Bench, row: Inode | Version, found_etag: str) -> No
             bench.index.add_version(
                 row._replace(size=size, stored=seen.size, md5=md5, etag=seen.etag)
             )
+    bench.forget_object(key)
     if isinstance(row, Inode):
         bench.changed(row.ino)
 

@@ -344,24 +344,31 @@ def unknown(scan: Scan) -> Iterator[Finding]:
         yield Finding("unknown_object", "cozyfs does not know what it is", object=name)
 
 
-def leftovers(scan: Scan, queued_before_ns: int, db_prefix: str) -> Iterator[Finding]:
+def leftovers(scan: Scan, queued_before_ns: int) -> Iterator[Candidate]:
     """Objects that should have been deleted long ago."""
-    for values in scan.rows(
+    for *values, name in scan.rows(
         "SELECT d.doc_id, d.internal_id, d.queued_ns, l.name FROM deletions d JOIN temp.listed l"
         " ON l.name = object_name(d.doc_id, d.internal_id)"
         f" WHERE d.queued_ns < ? AND NOT {is_held('d')}",
         (queued_before_ns,),
     ):
-        row = Deletion._make(values[:-1])
-        key = object_key(db_prefix, row.doc_id, row.internal_id)
-        yield Finding(
-            "deletion_leftover",
-            "it should have been deleted long ago",
-            object=values[-1],
-            before=row._asdict(),
-            repair="it is deleted",
-            remedy=partial(repair.finish_deletion, row=row, key=key),
-        )
+        yield Candidate(name, partial(_leftover, Deletion._make(values), name))
+
+
+async def _leftover(row: Deletion, name: str, bench: repair.Bench) -> Finding | None:
+    key = object_key(bench.objects.db_prefix, row.doc_id, row.internal_id)
+    if key in bench.in_use() or not bench.index.is_queued(row.doc_id, row.internal_id):
+        return None
+    if not await bench.is_there(key):
+        return None  # only the queue does not know yet
+    return Finding(
+        "deletion_leftover",
+        "it should have been deleted long ago",
+        object=name,
+        before=row._asdict(),
+        repair="it is deleted",
+        remedy=partial(repair.finish_deletion, row=row, key=key),
+    )
 
 
 async def unfinished_uploads(bench: repair.Bench, now_s: float) -> list[Finding]:
