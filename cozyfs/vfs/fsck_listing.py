@@ -90,7 +90,8 @@ def classify(name: str) -> tuple[str, str, str]:
     if name.startswith("thumbs/"):
         return _thumbnail(name.removeprefix("thumbs/"))
     doc_id, internal_id = parse_object_name(name)
-    if doc_id and internal_id and "/" not in internal_id:
+    whole = doc_id and internal_id and "/" not in internal_id
+    if whole and object_name(doc_id, internal_id) == name:  # else no row leads to this key
         return CONTENT, doc_id, internal_id
     return UNKNOWN, "", ""
 

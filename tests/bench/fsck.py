@@ -17,15 +17,18 @@ import tempfile
 import time
 from pathlib import Path
 from stat import S_IFDIR, S_IFREG
+from typing import TYPE_CHECKING
 
 import trio
 
 from cozyfs import instances, tree
-from cozyfs.index import Index
 from cozyfs.state import InstanceState
 from cozyfs.store import LocalStore
 from cozyfs.store.keys import new_doc_id, new_internal_id, object_key
 from cozyfs.values import Content, Instance
+
+if TYPE_CHECKING:
+    from cozyfs.index import Index
 
 DOMAIN = "bench.example.com"
 IN_DIRECTORY = 1_000

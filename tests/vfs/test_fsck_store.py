@@ -487,7 +487,15 @@ async def test_an_image_of_a_note_and_the_avatar_are_no_findings(world):
 
 @pytest.mark.parametrize(
     "name",
-    ["alone", "a/b/c", "thumbs/nothing", "thumbs/x-huge", ".cozyfs/other", ".cozyfs/journal/x"],
+    [
+        "alone",
+        f"{'d' * 32}/{'i' * 16}",
+        "a/b/c",
+        "thumbs/nothing",
+        "thumbs/x-huge",
+        ".cozyfs/other",
+        ".cozyfs/journal/x",
+    ],
 )
 async def test_what_cozyfs_does_not_know_is_told_and_stays(world, name):
     async with world.mount() as fs:
