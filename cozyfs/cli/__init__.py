@@ -5,8 +5,7 @@ shown, and loads what is heavy (trio, the stores, rich) only when it does its wo
 ``cozyfs --help`` and completion are quick.
 
 Exit codes: 0, 2 for bad input, 130 for Ctrl-C, 1 for all else; `cozyfs.cli.fsck` has those of
-fsck(8). What goes wrong is one line on
-stderr.
+fsck(8). What goes wrong is one line on stderr.
 """
 
 from __future__ import annotations
