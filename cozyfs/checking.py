@@ -80,6 +80,7 @@ async def _repair(
     )
     bench = _bench(tree.index, objects)
     bench.snapshot = partial(_snapshot, tree)
+    bench.confirm = partial(tree.confirmed, TIMEOUT_S)
     summary: list[Summary] = []
     failed: list[CozyError] = []
     try:

@@ -182,6 +182,7 @@ def check_unmounted(
         state = InstanceState.open(state_dir, instance.bucket, instance.db_prefix)
         state.hold(instance.domain)
         try:
+            state.claim(store.description)
             trio.run(_run, instance, store, state, asked, shown)
         except BaseExceptionGroup as group:
             # Ctrl-C leaves through the nurseries, which wrap it.

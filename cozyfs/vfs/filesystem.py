@@ -88,6 +88,7 @@ class FileSystem:
         self.objects = objects
         self.read_only = read_only
         self.snapshot = snapshot
+        self.confirm = confirm
         self._sync = sync
         self._clock = clock
         self._lookups: dict[Ino, int] = {}

@@ -280,6 +280,7 @@ class _Run:
         bench = self._bench
         if finding.remedy is None:
             return replace(finding, repaired=False)
+        await bench.confirm()  # who lost the lease changes nothing any more
         bench.changes = NO_CHANGES
         try:
             await finding.remedy(bench)

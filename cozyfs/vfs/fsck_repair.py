@@ -70,6 +70,8 @@ class Bench:
     """Tells the kernel what is different."""
     snapshot: Callable[[], Awaitable[None]] = _nothing
     """Stores the journal, then a snapshot of the tree."""
+    confirm: Callable[[], Awaitable[None]] = _nothing
+    """Raises unless this process may still write the instance."""
     uid: int = os.getuid()
     gid: int = os.getgid()
     clock: Callable[[], int] = time.time_ns
@@ -92,6 +94,7 @@ class Bench:
             knows_drafts=True,
             show=show,
             snapshot=fs.snapshot or _nothing,
+            confirm=fs.confirm or _nothing,
         )
 
     def changed(self, *inodes: Ino, entries: tuple[tuple[Ino, bytes], ...] = ()) -> None:

@@ -199,6 +199,15 @@ def test_a_replica_elsewhere_can_be_checked(files, monkeypatch, tmp_path):
 
 
 @pytest.mark.mount
+def test_the_tree_of_another_store_is_not_compared_with_this_one(files):
+    (store,) = (files.tmp_path / "state").rglob("store")
+    store.write_text("the store of somebody else\n")
+    done = files.fsck("--repair")
+    assert done.returncode == 8
+    assert "belongs to" in done.stderr
+
+
+@pytest.mark.mount
 def test_a_damaged_index_is_an_operational_error(files):
     index = files.index()
     index.write_bytes(b"no database" * 1000)

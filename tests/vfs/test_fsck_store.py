@@ -35,7 +35,7 @@ from vfs_world import (
     write_all,
 )
 
-from cozyfs.errors import InstanceError, StoreUnavailable
+from cozyfs.errors import InstanceError, LeaseLost, StoreUnavailable
 from cozyfs.index import Version
 from cozyfs.store.keys import thumb_name
 from cozyfs.values import ROOT_INO
@@ -440,6 +440,18 @@ async def test_a_row_that_comes_while_we_look_is_no_finding(world):
             nursery.start_soon(commit)
             found = await fsck(fs)
         assert found == []
+
+
+async def test_who_lost_the_lease_repairs_nothing(world):
+    async def refuse():
+        raise LeaseLost("another one writes")
+
+    async with world.mount() as fs:
+        damage(fs, "UPDATE inodes SET nlink = 7 WHERE ino = 1")
+        fs.confirm = refuse
+        with pytest.raises(LeaseLost):
+            await fsck(fs, repair=True)
+        assert fs.index.get(ROOT_INO).nlink == 7
 
 
 # ---- thumbnails, uploads, what else is there
