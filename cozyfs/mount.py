@@ -228,6 +228,7 @@ class _Mount:
                 sync=self._sync_tree,
                 confirm=self._confirm,
                 use_trash=options.use_trash,
+                snapshot=self._snapshot,
             )
             if self._writer is not None:
                 nursery.start_soon(self._writer.writer.run)
@@ -302,6 +303,12 @@ class _Mount:
     async def _confirm(self) -> None:
         if self._writer is not None:
             await self._writer.confirmed(self._options.timeout_s)
+
+    async def _snapshot(self) -> None:
+        """The journal is stored up to now, and after it a snapshot of the tree."""
+        if self._writer is not None:
+            await self._sync_tree()
+            await self._writer.snapshots.write()
 
     async def _read_only_when_lost(self, tree: WriterTree) -> None:
         await tree.lease.lost.wait()

@@ -14,6 +14,7 @@ from typing import Any
 from cozyfs.control import Send
 from cozyfs.filelog import answer_log
 from cozyfs.fuse import trash
+from cozyfs.fuse.checks import answer_fsck
 from cozyfs.fuse.copies import answer_copy
 from cozyfs.fuse.versions import (
     answer_clear,
@@ -43,5 +44,6 @@ HANDLERS: Mapping[str, Handler] = {
     "reread": answer_reread,
     "usage": answer_usage,
     "log": answer_log,
+    "fsck": answer_fsck,
 }
 """By the name of the request (``op``)."""

@@ -128,7 +128,7 @@ class InstanceState:
         *store* (its description): a tree shown over the wrong store would have no contents."""
         self.hold(instance)
         try:
-            self._claim(store)
+            self.claim(store)
             self._record = MountRecord(
                 pid=os.getpid(),
                 mountpoint=os.fspath(mountpoint),
@@ -186,6 +186,19 @@ class InstanceState:
                     f"the past of the instance is mounted{where}: unmount it first"
                 )
 
+    def claim(self, store: str) -> None:
+        """The tree kept here is one of *store* from now on; the lock is held. Raises
+        InstanceError when it is another's."""
+        path = self.directory / "store"
+        known = self._store()
+        if known is None:
+            _write_atomically(path, store + "\n")
+        elif known != store:
+            raise InstanceError(
+                f"the state in {self.directory} belongs to {known}, not to {store}; use another "
+                f"--state-dir, or remove {path} if both are the same store"
+            )
+
     def remove(self) -> None:
         """Delete the directory with the tree and the drafts; the lock is held, and gone then."""
         if not self.locked:
@@ -209,17 +222,6 @@ class InstanceState:
             return (self.directory / "store").read_text("utf-8").strip()
         except FileNotFoundError:
             return None
-
-    def _claim(self, store: str) -> None:
-        path = self.directory / "store"
-        known = self._store()
-        if known is None:
-            _write_atomically(path, store + "\n")
-        elif known != store:
-            raise InstanceError(
-                f"the state in {self.directory} belongs to {known}, not to {store}; use another "
-                f"--state-dir, or remove {path} if both are the same store"
-            )
 
 
 def instance_directory(state_dir: Path, bucket: str, db_prefix: str) -> Path:

@@ -4,8 +4,8 @@ One module per command; each is loaded only when it is run or when the list of c
 shown, and loads what is heavy (trio, the stores, rich) only when it does its work, so that
 ``cozyfs --help`` and completion are quick.
 
-Exit codes: 0, 2 for bad input, 130 for Ctrl-C, 1 for all else. What goes wrong is one line on
-stderr.
+Exit codes: 0, 2 for bad input, 130 for Ctrl-C, 1 for all else; `cozyfs.cli.fsck` has those of
+fsck(8). What goes wrong is one line on stderr.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 COMMANDS = (
-    *("mount", "umount", "flush", "status", "usage", "cp", "versions", "trash", "log"),
+    *("mount", "umount", "flush", "status", "usage", "cp", "versions", "trash", "log", "fsck"),
     *("instances", "avatar", "apps", "konnectors", "assets", "completion"),
 )
 
@@ -82,7 +82,7 @@ def run(args: Sequence[str] | None = None) -> int:
     try:
         result = cli.main(args=args, prog_name="cozyfs", standalone_mode=False)
     except click.UsageError as exc:
-        return _fail(_usage_message(exc), EXIT_USAGE)
+        return _fail(_usage_message(exc), exc.exit_code)
     except click.ClickException as exc:
         return _fail(exc.format_message(), EXIT_FAILED)
     except click.Abort as exc:

@@ -9,6 +9,7 @@ from cozyfs.index.difference import difference
 from cozyfs.index.outbox import NO_CHANGES, Batch, Changes, grouped
 from cozyfs.index.renaming import EXCHANGE, NOREPLACE, RenameResult
 from cozyfs.index.rows import MAX_LINKS
+from cozyfs.index.scan import Scan
 from cozyfs.index.trash import TrashItem
 from cozyfs.index.tree import CACHE_SIZE, Index
 from cozyfs.index.usage import Usage
@@ -28,6 +29,7 @@ __all__ = [
     "Deletion",
     "Index",
     "RenameResult",
+    "Scan",
     "TrashItem",
     "Usage",
     "Version",

@@ -13,13 +13,13 @@ file again with ``read_only=True``.
 from __future__ import annotations
 
 from pathlib import Path
-from stat import S_IFDIR
 from typing import TYPE_CHECKING, Self
 
 from cozyfs.index.attributes import Attributes
 from cozyfs.index.database import Database
 from cozyfs.index.deletions import Deletions
 from cozyfs.index.documents import Documents
+from cozyfs.index.mending import Mending, first_inodes
 from cozyfs.index.naming import Naming
 from cozyfs.index.outbox import Outbox
 from cozyfs.index.reading import Reading
@@ -29,15 +29,7 @@ from cozyfs.index.trash import Trash
 from cozyfs.index.usage import SCAN_INODES, SCAN_TRASH, SCAN_VERSIONS, Usage, UsageCounter
 from cozyfs.index.versions import Versions
 from cozyfs.index.xattrs import Xattrs
-from cozyfs.values import (
-    ROOT_DOC_ID,
-    ROOT_INO,
-    TRASH_DOC_ID,
-    TRASH_INO,
-    TRASH_NAME,
-    Ino,
-    Inode,
-)
+from cozyfs.values import ROOT_INO, TRASH_INO, TRASH_NAME
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -52,7 +44,17 @@ FIRST_FREE_INO = 3
 
 
 class Index(
-    Reading, Naming, Renaming, Attributes, Xattrs, Documents, Versions, Trash, Deletions, Outbox
+    Reading,
+    Naming,
+    Renaming,
+    Attributes,
+    Xattrs,
+    Documents,
+    Versions,
+    Trash,
+    Deletions,
+    Mending,
+    Outbox,
 ):
     """Build with :meth:`create` or :meth:`open`; ends with :meth:`close` or ``with``.
 
@@ -68,7 +70,7 @@ class Index(
         Raises InstanceError when *path* exists."""
 
         def fill(connection: apsw.Connection) -> None:
-            for inode in _first_inodes(uid, gid, now_ns):
+            for inode in first_inodes(uid, gid, now_ns):
                 connection.execute(INSERT_INODE, inode)
             connection.execute(INSERT_ENTRY, (ROOT_INO, TRASH_NAME, TRASH_INO))
             connection.execute(
@@ -156,27 +158,3 @@ class Index(
     def reload(self) -> None:
         """Forget what is in memory, after rows were changed through :attr:`connection`."""
         self._reload()
-
-
-def _first_inodes(uid: int, gid: int, now_ns: int) -> list[Inode]:
-    root = Inode(
-        ino=ROOT_INO,
-        doc_id=ROOT_DOC_ID,
-        mode=S_IFDIR | 0o755,
-        nlink=3,  # ".", ".." and the trash's ".."
-        uid=uid,
-        gid=gid,
-        rdev=0,
-        size=0,
-        stored=0,
-        atime_ns=now_ns,
-        mtime_ns=now_ns,
-        ctime_ns=now_ns,
-        btime_ns=now_ns,
-        target=None,
-        internal_id=None,
-        md5=None,
-        etag=None,
-        extents=None,
-    )
-    return [root, root._replace(ino=Ino(TRASH_INO), doc_id=TRASH_DOC_ID, nlink=2)]

@@ -327,6 +327,13 @@ async def take(
         )
 
 
+async def holder(objects: JournalObjects) -> LeaseRecord | None:
+    """Who has the lease, or had it when it died; None where nobody may be writing. Raises
+    StoreError."""
+    seen = await _look(objects)
+    return None if seen.record is None or seen.record.released else seen.record
+
+
 class _Watch:
     """Waits for a lease to be free, by this machine's clock alone."""
 

@@ -85,12 +85,14 @@ class NewContent:
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """For a document that is not in the tree. *parent* None: into the directory of orphans."""
+    """For a document that is not in the tree. *parent* None: into the directory of orphans.
+    *doc_id*: as another document, since its own has a file."""
 
     parent: Ino | None
     name: bytes
     mode: int
     found: Found
+    doc_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -128,7 +130,7 @@ async def find(
 
     async def look(doc_id: str, internal_id: str) -> None:
         async with limit:
-            seen = await _look(objects, doc_id, internal_id)
+            seen = await identify(objects, doc_id, internal_id)
         if isinstance(seen, Found):
             found.append(seen)
         elif seen is not None:
@@ -154,7 +156,7 @@ async def plan(index: Index, objects: JournalObjects, since_ns: int | None) -> P
     for doc_id, each in newest.items():
         inode = inodes.get(doc_id)
         if inode is None:
-            made.files.append(_new_file(each, inodes))
+            made.files.append(new_file(each, inodes))
         elif await _is_newer(objects, inode, each):
             made.contents.append(NewContent(inode.ino, each))
         else:
@@ -203,14 +205,14 @@ def _candidates(
             yield doc_id, internal_id
 
 
-async def _look(objects: JournalObjects, doc_id: str, internal_id: str) -> Found | str | None:
-    """The key of an object that does not say what it is; None when it is gone."""
+async def identify(objects: JournalObjects, doc_id: str, internal_id: str) -> Found | str | None:
+    """What an object is; the key of one that does not say what it is; None when it is gone."""
     key = object_key(objects.db_prefix, doc_id, internal_id)
     call, store, bucket = objects.caller.store, objects.store, objects.bucket
     try:
         info = await call(store.head, bucket, key)
         metadata = info.metadata
-        if metadata.get("cozyfs-id") != doc_id or not _is_complete(info):
+        if metadata.get("cozyfs-id") != doc_id or not is_complete(info):
             return key
         extents = None
         if "cozyfs-trailer" in metadata:
@@ -222,7 +224,7 @@ async def _look(objects: JournalObjects, doc_id: str, internal_id: str) -> Found
     return Found(doc_id, internal_id, info, extents)
 
 
-def _is_complete(info: ObjectInfo) -> bool:
+def is_complete(info: ObjectInfo) -> bool:
     metadata = info.metadata
     try:
         check_name(_name(metadata["cozyfs-name"]))
@@ -251,7 +253,9 @@ async def _is_newer(objects: JournalObjects, inode: Inode, found: Found) -> bool
 # ---- planning
 
 
-def _new_file(found: Found, inodes: dict[str, Inode]) -> NewFile:
+def new_file(found: Found, inodes: dict[str, Inode]) -> NewFile:
+    """Where a file is made of *found*, whose metadata are complete: in the directory they name,
+    if it is among *inodes* (by document)."""
     metadata = found.info.metadata
     parent = inodes.get(metadata.get("cozyfs-parent", ""))
     is_live = parent is not None and S_ISDIR(parent.mode) and parent.nlink > 0
@@ -271,7 +275,13 @@ def _make_file(index: Index, new: NewFile, uid: int, gid: int, now_ns: int) -> I
         directory = index.get(parent)
         uid, gid = directory.uid, directory.gid
     inode = index.make(
-        parent, name, new.mode, uid=uid, gid=gid, doc_id=new.found.doc_id, now_ns=now_ns
+        parent,
+        name,
+        new.mode,
+        uid=uid,
+        gid=gid,
+        doc_id=new.doc_id or new.found.doc_id,
+        now_ns=now_ns,
     )
     return _set_content(index, inode.ino, new.found, now_ns)
 

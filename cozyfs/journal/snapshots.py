@@ -81,6 +81,7 @@ class Snapshotter:
         self._clock = clock
         self._bytes = self._count = 0
         self._due = trio.Event()
+        self._writing = trio.Lock()
 
     async def ensure_first(self) -> None:
         """There is a snapshot to start from when this returns, and :meth:`run` knows how much
@@ -123,6 +124,10 @@ class Snapshotter:
 
     async def write(self) -> SnapshotInfo:
         """Write and store one now. Raises CozyError."""
+        async with self._writing:  # each goes through the same file
+            return await self._write()
+
+    async def _write(self) -> SnapshotInfo:
         objects = self._objects
         size, count = self._bytes, self._count
         target = self._scratch / "snapshot.new"

@@ -89,6 +89,11 @@ class BlockCache:
         for index in range((len(data) + BLOCK - 1) // BLOCK):
             self._keep(key, index, data[index * BLOCK : (index + 1) * BLOCK])
 
+    def forget(self, key: str) -> None:
+        """An object turned out to be another than it was: a check found so."""
+        for block in [block for block in self._blocks if block[0] == key]:
+            del self._blocks[block]
+
     def may_fetch_ahead(self, size: int) -> bool:
         """Whether read-ahead of *size* more bytes keeps within its share."""
         return self._ahead + size <= self.limit // 2

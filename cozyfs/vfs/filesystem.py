@@ -84,15 +84,19 @@ class FileSystem:
         sync: Callable[[], Awaitable[None]] | None = None,
         confirm: Callable[[], Awaitable[None]] | None = None,
         use_trash: bool = True,
+        snapshot: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """*sync* makes the tree durable beyond this machine; *confirm* raises unless this process
         may still write: both are asked before anything is acknowledged that depends on them.
-        Without *use_trash* what is removed is gone."""
+        Without *use_trash* what is removed is gone. *snapshot* stores a whole
+        copy of the tree: the journal begins anew with it."""
         self.instance = instance
         self.index = index
         self.objects = objects
         self.read_only = read_only
+        self.snapshot = snapshot
+        self.confirm = confirm
         self._sync = sync
         self._clock = self.clock = clock
         self._lookups: dict[Ino, int] = {}
@@ -438,6 +442,10 @@ class FileSystem:
     def _gone_unless_kept(self, inode: Inode) -> None:
         if inode.nlink == 0 and not self._in_use(inode.ino):
             self.files.dropped(inode.ino)
+
+    def is_in_use(self, ino: Ino) -> bool:
+        """Whether a handle is open on it, or the kernel remembers it."""
+        return self._in_use(ino)
 
     def released(self, ino: Ino) -> None:
         """A handle of *ino* was closed for good."""

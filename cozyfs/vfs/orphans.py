@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 ORPHANS_NAME = b".cozy_orphans"
 
 
-def place_for(index: Index, name: bytes, *, uid: int, gid: int, now_ns: int) -> tuple[Ino, bytes]:
-    """The directory of orphans, made for *uid* and *gid* when it is missing, and *name* or one
-    like it that is free there. The root where a file has the directory's name."""
+def orphans_directory(index: Index, *, uid: int, gid: int, now_ns: int) -> Ino:
+    """The directory of orphans, made for *uid* and *gid* when it is missing; the root where a file
+    has its name."""
     try:
         inode = index.lookup(ROOT_INO, ORPHANS_NAME)
     except NotFound:
@@ -35,7 +35,12 @@ def place_for(index: Index, name: bytes, *, uid: int, gid: int, now_ns: int) -> 
             doc_id=new_doc_id(now_ns),
             now_ns=now_ns,
         )
-    parent = inode.ino if S_ISDIR(inode.mode) else ROOT_INO
+    return inode.ino if S_ISDIR(inode.mode) else ROOT_INO
+
+
+def place_for(index: Index, name: bytes, *, uid: int, gid: int, now_ns: int) -> tuple[Ino, bytes]:
+    """:func:`orphans_directory`, and *name* or one like it that is free there."""
+    parent = orphans_directory(index, uid=uid, gid=gid, now_ns=now_ns)
     return parent, free_name(index, parent, name)
 
 

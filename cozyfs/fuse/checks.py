@@ -1,0 +1,72 @@
+"""A check of the mounted instance asked for on the control socket, and its repairs shown to the
+kernel. What is checked is said in `cozyfs.vfs.fsck`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from cozyfs.control import number_in
+from cozyfs.errors import CozyError, ReadOnly
+from cozyfs.fuse.invalidation import tell_kernel
+from cozyfs.vfs.fsck import Options, Progress, check
+from cozyfs.vfs.fsck_repair import Bench
+
+if TYPE_CHECKING:
+    from cozyfs.control import Send
+    from cozyfs.index import Changes
+    from cozyfs.vfs.filesystem import FileSystem
+    from cozyfs.vfs.fsck_findings import Finding
+
+PROGRESS_PAUSE_S = 0.5
+
+
+async def answer_fsck(fs: FileSystem, request: dict[str, Any], send: Send) -> None:
+    """Send each finding as ``{"finding": ...}``, now and then ``{"progress": ...}``, at the end
+    ``{"done": ...}``. The request has ``deep``, ``fail_fast``, ``repair`` and ``retention_s``.
+    Raises CozyError."""
+    options = Options(
+        deep=bool(request.get("deep")),
+        fail_fast=bool(request.get("fail_fast")),
+        repair=bool(request.get("repair")),
+        retention_s=number_in(request, "retention_s"),
+        is_live=True,
+        has_mount=not fs.read_only,
+    )
+    if options.repair and fs.read_only:
+        raise ReadOnly("this mount is read-only: repair where the instance is mounted for writing")
+    sending = trio.Lock()
+
+    async def tell(finding: Finding) -> None:
+        async with sending:
+            await send({"finding": finding.to_json()})
+
+    async def show_progress() -> None:
+        while True:
+            await trio.sleep(PROGRESS_PAUSE_S)
+            async with sending:
+                await send({"progress": progress.to_json()})
+
+    progress = Progress()
+    bench = Bench.of_mount(fs, partial(_show_kernel, fs))
+    failed: list[CozyError] = []
+    done: list[dict[str, Any]] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(show_progress)
+        try:
+            done.append((await check(bench, options, tell, progress)).to_json())
+            if options.repair:
+                await fs.sync_tree()
+        except CozyError as exc:
+            failed.append(exc)
+        nursery.cancel_scope.cancel()
+    if failed:
+        raise failed[0]
+    await send({"done": done[0]})
+
+
+async def _show_kernel(fs: FileSystem, changes: Changes) -> None:
+    # In a thread, since it may wait for a request that we have to answer.
+    await fs.objects.caller.disk(tell_kernel, changes)
