@@ -7,6 +7,7 @@ import json
 import time
 
 import pytest
+import trio
 from fsck_world import (
     ORPHANS,
     damage,
