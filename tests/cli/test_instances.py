@@ -157,6 +157,7 @@ def test_modifying_nothing_is_bad_input(cozyfs):
     assert is_one_line(outcome.err)
 
 
+@pytest.mark.usefixtures("alice")
 @pytest.mark.parametrize(("size", "quota"), [("3GB", 3 * 10**9), ("1GiB", 1 << 30), ("0", 0)])
 def test_set_disk_quota_takes_decimal_units_and_0_removes_it(cozyfs, size, quota):
     done = cozyfs("instances", "set-disk-quota", "alice.example.com", size)

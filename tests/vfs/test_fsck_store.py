@@ -534,8 +534,11 @@ async def test_an_upload_under_way_stays(world, small):
     async with world.mount() as fs:
         _, handle = create(fs, b"f")
         await write_all(fs, handle, pattern(300 * KIB), step=16 * KIB)
-        while not world.uploads():  # begun by a task of its own
+        for _ in range(1000):  # begun by a task of its own
+            if world.uploads():
+                break
             await trio.sleep(0.01)
+        assert world.uploads()
         assert await fsck(fs, clock=later, repair=True) == []
         await close(fs, handle)
 
