@@ -285,9 +285,11 @@ def test_umount_says_that_content_is_not_stored_and_stays_mounted(mounts, proxy)
     mount.unmount()
 
 
-def test_a_file_removed_after_its_upload_failed_is_given_up(mounts, proxy):
+def test_a_file_whose_upload_failed_is_given_up_when_it_is_removed_from_the_trash(mounts, proxy):
     mount = with_an_unstored_file(mounts, proxy)
     sh('rm "$1/f"', mount.path)
+    assert mount.status()["pending_files"] == 1
+    sh('rm "$1/.cozy_trash/f"', mount.path)
     eventually(lambda: mount.status()["pending_files"] == 0)
     proxy.restore()
     mount.unmount()
