@@ -147,8 +147,7 @@ class LocalStore:
             return
         for key in _keys(folder, b"", b"", prefix.encode(), start_after.encode()):
             with suppress(ObjectNotFound):  # deleted meanwhile
-                info = self._info(folder, relative_path(key), key)
-                yield ObjectInfo(info.key, info.size, info.etag, info.last_modified)
+                yield self._listed(folder, relative_path(key), key)
 
     def list_prefixes(self, bucket: str, prefix: str = "") -> Iterator[str]:
         try:
@@ -162,6 +161,17 @@ class LocalStore:
                 below = _keys(folder, os.path.join(path, name), key, b"", b"")
                 if next(below, None) is not None:  # a folder left over by a crash is none
                     yield key.decode()
+
+    def _listed(self, folder: bytes, path: bytes, key: str) -> ObjectInfo:
+        """As much of :meth:`head` as a listing tells, without opening the object if possible."""
+        with translated():
+            status = os.lstat(os.path.join(folder, path))
+            facts = _read_sidecar(os.path.join(folder, _META, path), status)
+        if facts is None:
+            info = self._info(folder, path, key)
+            return ObjectInfo(info.key, info.size, info.etag, info.last_modified)
+        modified = datetime.fromtimestamp(status.st_mtime, UTC)
+        return ObjectInfo(key, status.st_size, facts.etag, modified)
 
     def _info(self, folder: bytes, path: bytes, key: str) -> ObjectInfo:
         with translated(), opened(os.path.join(folder, path)) as fd:
