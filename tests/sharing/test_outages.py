@@ -69,7 +69,8 @@ def through_proxy(s3_machines, s3_server, proxy):
 
 def sums(path):
     """Name and MD5 of the files of WORK."""
-    text = sh('cd "$1"; find . -name "f*-*" -not -name "*.new" -exec md5sum {} +', path)
+    find = 'find . -path ./.cozy_trash -prune -o -name "f*-*" -not -name "*.new"'
+    text = sh(f'cd "$1"; {find} -exec md5sum {{}} +', path)
     return {line.split()[1][2:]: line.split()[0] for line in text.splitlines()}
 
 
