@@ -150,7 +150,7 @@ def test_the_log_tells_of_a_file_that_is_there_and_of_one_that_is_gone(machines)
     for step in (
         "mkdir d; echo one > d/f",
         "echo longer > d/f",
-        "mv d/f d/g; chmod 600 d/g",
+        "mv d/f d/g; chmod 751 d/g",
         "mv d e",
         "cp e/g e/h; rm e/g",
     ):
