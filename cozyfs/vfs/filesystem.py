@@ -447,6 +447,11 @@ class FileSystem:
         """Whether a handle is open on it, or the kernel remembers it."""
         return self._in_use(ino)
 
+    @property
+    def objects_in_use(self) -> set[str]:
+        """Keys of objects that are wanted, or may be, whatever the deletion queue says."""
+        return self.files.objects_in_use
+
     def released(self, ino: Ino) -> None:
         """A handle of *ino* was closed for good."""
         self._drop_if_gone(ino)
