@@ -168,6 +168,7 @@ class Model:
                 if each is file:
                     directory, name = self.place(path)
                     del directory.children[name]
+            self.rows.pop(file.ino, None)
         elif before is not None:
             file.stored, version = before
             file.doc.versions = [each for each in file.doc.versions if each is not version]

@@ -22,7 +22,7 @@ from fsck_world import fsck, record
 from history_model import PASSING, TAG, Dir, Document, File, Model, Row, Saved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vfs_world import BUCKET, PREFIX, USER, World, close, create, read_file
+from vfs_world import BUCKET, PREFIX, USER, World, create, read_file
 
 from cozyfs.errors import CozyError, InTrash, NotFound, QuotaExceeded, UploadFailed
 from cozyfs.index.usage import SCAN_INODES, SCAN_TRASH, SCAN_VERSIONS, Usage
@@ -119,10 +119,8 @@ class Machine:
 
     def folders(self):
         below = self.model.root.children.items()
-        return [(b"", self.model.root)] + sorted(
-            ((b"/" + name, node) for name, node in below if isinstance(node, Dir)),
-            key=lambda each: each[0],
-        )
+        found = {b"/" + name: node for name, node in below if isinstance(node, Dir)}
+        return [(b"", self.model.root), *sorted(found.items())]
 
     def folder(self, pick):
         folders = self.folders()
@@ -349,13 +347,11 @@ class Machine:
             heir.doc.versions += moved.versions
             heir.doc.versions.sort(key=lambda each: each.number)
             heir.doc.tagged |= moved.tagged
-        elif (
-            former is not None
-            and model.links(former) == 1
-            and model.is_kept(new_name, former)
-        ):
+            former = None
+        del directory.children[name]
+        if former is not None and model.links(former) == 1 and model.is_kept(new_name, former):
             self.trash(target, new_name, new_path)
-        target.children[new_name] = directory.children.pop(name)
+        target.children[new_name] = heir
         if from_trash:
             self.forget_row(heir)
 
@@ -649,9 +645,7 @@ def test_history_is_what_programs_and_people_made_of_it(index_template, program,
         model = Model(version_rules.max_number, round(version_rules.min_delay_s * 1e9))
         left = list(program)
         while True:
-            async with world.mount(
-                version_rules=version_rules, clock=clock, use_trash=True
-            ) as fs:
+            async with world.mount(version_rules=version_rules, clock=clock, use_trash=True) as fs:
                 machine = Machine(world, fs, clock, model)
                 machine.written = 1000 * len(left)
                 await machine.check()
