@@ -634,7 +634,7 @@ rules = st.sampled_from([VersionRules(0), VersionRules(3, 0.0), VersionRules(4, 
 
 @settings(
     deadline=None,
-    max_examples=int(os.environ.get("COZYFS_TEST_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("COZYFS_TEST_EXAMPLES", "150")),
     suppress_health_check=list(HealthCheck),
 )
 @given(st.lists(operations, min_size=10, max_size=60), rules)
