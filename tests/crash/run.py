@@ -2,8 +2,8 @@
 
 On the S3 server of the tests (``--store file``: on a folder). Rounds alternate between a mount
 that finds its state directory again and one that has only the bucket. After every tenth, and the
-last, ``cozyfs fsck`` has to find nothing. Exit code 1 with what differs, at the first round where something does; the same seed makes the same choices, though
-not at the same microsecond.
+last, ``cozyfs fsck`` has to find nothing. Exit code 1 with what differs, at the first round where
+something does; the same seed makes the same choices, though not at the same microsecond.
 """
 
 from __future__ import annotations

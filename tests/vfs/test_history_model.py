@@ -33,7 +33,7 @@ from cozyfs.vfs.history import History
 from cozyfs.vfs.trashcan import destroy, empty, restore
 
 NAMES = [b"a", b"b", PASSING]
-SLOTS = 3
+SLOTS = 2
 SECOND = 10**9
 T0 = 1_700_000_000 * SECOND
 RECORD = f"{PREFIX}/.cozyfs/instance.json"
@@ -55,6 +55,8 @@ operations = st.one_of(
     step("save", picks, names, sizes),
     step("open", picks, slots, st.booleans()),
     step("write", slots, picks, sizes),
+    step("refuse", slots, sizes),
+    step("redirect", picks, slots),
     step("flush", slots),
     step("fsync", slots),
     step("close", slots),
@@ -72,7 +74,7 @@ operations = st.one_of(
     step("unlink", picks, pids),
     step("mkdir"),
     step("rmdir", picks, pids),
-    step("rm_r", picks, pids),
+    step("rm_r", picks, pids, st.booleans()),
     step("restore", picks),
     step("destroy", picks),
     step("restore_version", picks, picks),
@@ -198,6 +200,18 @@ class Machine:
         file, handle = self.open_files[slot]
         await self.put(file, handle, at % (len(file.data) + 1), self.bytes(size))
 
+    async def refuse(self, slot, size):
+        """A write for which there is no room; then there is again."""
+        limit, self.fs.quota.limit = self.fs.quota.limit, 1
+        await self.write(slot, 0, size)
+        self.fs.quota.limit = limit
+
+    async def redirect(self, pick, slot):
+        """A shell's ``>``, the program still to come."""
+        if slot not in self.open_files:
+            await self.open(pick, slot, True)
+            await self.flush(slot)
+
     async def put(self, file, handle, offset, data):
         try:
             await self.fs.files.write(handle.fh, offset, data)
@@ -284,9 +298,9 @@ class Machine:
         _, file = self.pick(pick)
         if file is None or size >= len(file.data):
             return
+        self.cut(file, size)
         with self.refusable(file):
             await self.fs.set_attributes(file.ino, AttributeChanges(), size, USER)
-        self.cut(file, size)
         if not file.writers:
             self.settle(file)
             if file.draft is None:
@@ -442,11 +456,14 @@ class Machine:
         if folder is not self.model.root and not folder.children:
             self.remove_folder(path, folder, pid)
 
-    async def rm_r(self, pick, pid):
+    async def rm_r(self, pick, pid, delete):
+        """With what is due deleted before the directory itself is removed."""
         path, folder = self.folder(pick)
         if folder is not self.model.root:
             for name in sorted(folder.children):
                 self.remove(path + b"/" + name, pid)
+            if delete:
+                await self.delete()
             self.remove_folder(path, folder, pid)
             await trio.testing.wait_all_tasks_blocked()
 
@@ -634,10 +651,10 @@ rules = st.sampled_from([VersionRules(0), VersionRules(3, 0.0), VersionRules(4, 
 
 @settings(
     deadline=None,
-    max_examples=int(os.environ.get("COZYFS_TEST_EXAMPLES", "150")),
+    max_examples=int(os.environ.get("COZYFS_TEST_EXAMPLES", "100")),
     suppress_health_check=list(HealthCheck),
 )
-@given(st.lists(operations, min_size=10, max_size=60), rules)
+@given(st.lists(operations, min_size=25, max_size=80), rules)
 def test_history_is_what_programs_and_people_made_of_it(index_template, program, version_rules):
     async def scenario(world):
         record(world)
