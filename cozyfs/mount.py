@@ -236,7 +236,7 @@ class _Mount:
                 nursery.start_soon(self._read_only_when_lost, self._writer)
             fs.start()
             if not options.read_only:
-                left = await unfinished_uploads(objects, fs.files.objects_in_use)
+                left = await unfinished_uploads(objects, fs.objects_in_use)
                 nursery.start_soon(abort_uploads, objects, left)
             remembered_s = FOLLOWED_S if self._reader is not None else FOREVER_S
             show = Presentation(options.uid, options.gid, options.umask, remembered_s)
@@ -325,7 +325,7 @@ class _Mount:
         fs = self._fs
         await self._confirm()  # whoever lost the lease deletes nothing any more
         retention_s = self._options.retention_s
-        await delete_due(self._index, fs.objects, retention_s, lambda: fs.files.objects_in_use)
+        await delete_due(self._index, fs.objects, retention_s, lambda: fs.objects_in_use)
 
     async def _tell_news(self) -> None:
         await self._fs.news.wait()

@@ -145,9 +145,10 @@ class Files:
 
     def replaced(self, ino: Ino) -> None:
         """The file got another content, already in the store: it is a former one for whoever has
-        the file open, and a version when that one changes it."""
+        the file open, a version when that one changes it, and what it goes back to."""
         if (node := self._nodes.get(ino)) is not None:
             node.replaced = False
+            self._settle_for(node)
 
     def is_open(self, ino: Ino) -> bool:
         node = self._nodes.get(ino)
@@ -569,7 +570,10 @@ class Files:
             await self.forget_draft(node)
             before, now = node.before, self._clock()
             self._settle_for(node)
-            if node.is_new:
+            inode = self._index.get(node.ino)
+            if not inode.nlink:  # its versions are with the file that has its place by now
+                return NO_CHANGES
+            if node.is_new and not self._index.versions_of(inode.doc_id):
                 return remove_names(self._index, node.ino, now)
             if before is not None:
                 go_back(self._index, before, now)

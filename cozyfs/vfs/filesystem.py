@@ -247,9 +247,8 @@ class FileSystem:
         refuse_reserved(new_parent, new_name)
         now = self._clock()
         with self.index.transaction():
-            if not flags:
-                self._inherit(parent, name, new_parent, new_name, now)
-            self.trash.before_rename(parent, name, new_parent, new_name, flags)
+            if not flags and not self._inherit(parent, name, new_parent, new_name, now):
+                self.trash.before_rename(parent, name, new_parent, new_name)
             origins = self.trash.origins(parent, name, new_parent, new_name, flags)
             result = self.index.rename(
                 parent, name, new_parent, new_name, now, flags=flags, keep=self._in_use
@@ -337,18 +336,18 @@ class FileSystem:
 
     def _inherit(
         self, parent: Ino, name: bytes, new_parent: Ino, new_name: bytes, now_ns: int
-    ) -> None:
-        """Before a rename. What goes into the trash, or comes out of it, is no new content of
-        what it replaces there."""
+    ) -> bool:
+        """Before a rename: whether a file goes on as the one that it replaces. What goes into
+        the trash, or comes out of it, is no new content of what it replaces there."""
         if self.index.in_trash(parent) or self.index.in_trash(new_parent):
-            return
+            return False
         try:
             former = self.index.lookup(new_parent, new_name)
             heir = self.index.lookup(parent, name)
         except TreeError:
-            return  # nothing is replaced, or the rename itself will say what is wrong
+            return False  # nothing is replaced, or the rename itself will say what is wrong
         md5 = None if self.files.being_written(heir.ino) else heir.md5
-        self.files.versions.inherit(heir, former, md5, now_ns)
+        return self.files.versions.inherit(heir, former, md5, now_ns)
 
     def _make(
         self,
@@ -446,6 +445,11 @@ class FileSystem:
     def is_in_use(self, ino: Ino) -> bool:
         """Whether a handle is open on it, or the kernel remembers it."""
         return self._in_use(ino)
+
+    @property
+    def objects_in_use(self) -> set[str]:
+        """Keys of objects that are wanted, or may be, whatever the deletion queue says."""
+        return self.files.objects_in_use | self.trash.objects_in_use(self.objects)
 
     def released(self, ino: Ino) -> None:
         """A handle of *ino* was closed for good."""

@@ -88,7 +88,7 @@ class Bench:
             JournalObjects(
                 objects.store, objects.bucket, objects.db_prefix, caller=objects.caller
             ),
-            in_use=lambda: files.objects_in_use,
+            in_use=lambda: fs.objects_in_use,
             is_open=fs.is_in_use,
             is_dirty=lambda ino: files.state(ino) != "clean",
             forget_object=files.cache.forget,

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from cozyfs.index import Index, RenameResult
     from cozyfs.vfs.files import Files
     from cozyfs.vfs.news import News
+    from cozyfs.vfs.objects import Objects
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,12 @@ class Trash:
     def now(self) -> int:
         """What time it is for the trash."""
         return self._clock()
+
+    def objects_in_use(self, objects: Objects) -> set[str]:
+        """Keys of the objects of what was removed without being kept, as long as it may come
+        along with its directory."""
+        refs = (objects.ref(each.inode) for each in self._memory.saved())
+        return {ref.key for ref in refs if ref is not None}
 
     # ---- removing
 
@@ -167,13 +174,11 @@ class Trash:
 
     # ---- renaming; around the index's part, in one transaction with it
 
-    def before_rename(
-        self, parent: Ino, name: bytes, new_parent: Ino, new_name: bytes, flags: int
-    ) -> None:
-        """What a rename is about to replace goes into the trash, where rename(2) would take
-        its last name; what lies in the trash gets out of the way."""
+    def before_rename(self, parent: Ino, name: bytes, new_parent: Ino, new_name: bytes) -> None:
+        """What a rename is about to replace, and no version is made of, goes into the trash
+        where rename(2) would take its last name; what lies in the trash gets out of the way."""
         index = self._index
-        if not self.enabled or flags:
+        if not self.enabled:
             return
         try:
             moved, other = index.lookup(parent, name), index.lookup(new_parent, new_name)
@@ -187,10 +192,7 @@ class Trash:
             index.rename(TRASH_INO, new_name, TRASH_INO, free, now, keep=self._keep)
             self._news.entry(TRASH_INO, free)
         elif (
-            not index.in_trash(new_parent)
-            and not (S_ISREG(moved.mode) and S_ISREG(other.mode))
-            and other.nlink == 1
-            and self._is_kept(new_name, other)
+            not index.in_trash(new_parent) and other.nlink == 1 and self._is_kept(new_name, other)
         ):
             self._take(new_parent, new_name, other, self._path(new_parent), now)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cachetools import TTLCache
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from cozyfs.values import Ino, Inode
@@ -94,6 +95,10 @@ class Memory:
     def get(self, pid: int, directory: Ino, path: bytes) -> Removed | None:
         """What that process removed from it."""
         return self._removed.get((pid, directory, path))
+
+    def saved(self) -> Iterator[Saved]:
+        """All that may still come back."""
+        return (saved for removed in self._removed.values() for saved in removed.saved)
 
     def forget(self, pid: int, directory: Ino, path: bytes) -> None:
         """The directory is gone."""

@@ -88,18 +88,19 @@ class Versions:
             self._index.remove_version(old, now_ns)
         return not same
 
-    def inherit(self, heir: Inode, former: Inode, heir_md5: bytes | None, now_ns: int) -> None:
+    def inherit(self, heir: Inode, former: Inode, heir_md5: bytes | None, now_ns: int) -> bool:
         """The file *heir*, whose content has *heir_md5* if that is known, is about to be renamed
         over *former*, as editors and rsync save: the content of *former* becomes a version, and
-        *heir* goes on as its document. Nothing happens where other names of one of the two would
-        be concerned, or one is no regular file."""
+        *heir* goes on as its document. Nothing happens, and False is returned, where other names
+        of one of the two would be concerned, or one is no regular file."""
         for inode in (heir, former):
             if not S_ISREG(inode.mode) or inode.nlink != 1:
-                return
+                return False
         if heir.ino == former.ino:
-            return
+            return False
         self.file_former(former, heir_md5, now_ns)
         self._index.inherit(heir.ino, former.ino)
+        return True
 
 
 def keep_former(index: Index, ino: Ino, now_ns: int) -> None:

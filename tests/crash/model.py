@@ -3,6 +3,9 @@
 A step is one request that the mount acknowledges by itself. :class:`Tree` says what it does, and
 :class:`History` keeps what the tree was after each one. Contents are known by a name of theirs
 (:func:`content_name`), so that looking at a mount costs one pass over it. Nothing is mounted here.
+
+The trash has every file with content that lost its last name, as it was stored last; a file has a
+version of each content that was replaced, but what its writer stored in between.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import random
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 ORPHANS = ".cozy_orphans"
@@ -42,6 +46,10 @@ class Node:
     xattrs: dict[str, str] = field(default_factory=dict)
     draft: bytes | None = None
     writers: int = 0
+    versions: list[str] = field(default_factory=list)
+    """Names of contents: all that it had, since the mounts of the tests keep each one."""
+    replaced: bool = False
+    """Those who write it have stored something: what they store next replaces only that."""
 
     @property
     def size(self) -> int:
@@ -77,6 +85,8 @@ class Tree:
         self.names: dict[str, int] = {}
         self.fds: dict[int, int] = {}
         self._next = 1
+        self.trash: Counter[tuple[str | None, str]] = Counter()
+        """Document and name of the content of each file there, but empty ones."""
         self._past: dict[int, tuple[set[tuple[int, str]], set[int], set[str | None]]] = {}
         """What open files were called, their modes and documents, since the stream of one may
         have begun."""
@@ -110,6 +120,8 @@ class Tree:
         return Snapshot(
             {path: (number, self.nodes[number].shown) for path, number in self.names.items()},
             {number: node.doc_id for number, node in self.nodes.items()},
+            {number: Counter(node.versions) for number, node in self.nodes.items()},
+            Counter(self.trash),
         )
 
     # ---- steps
@@ -140,7 +152,14 @@ class Tree:
         self.names[new] = self.names[old]
 
     def _unlink(self, path):
+        self._throw(self.names[path])
         del self.names[path]
+
+    def _throw(self, number):
+        """A name of a file goes: with the last one it is trashed, as it was stored last."""
+        node = self.nodes[number]
+        if node.kind == "f" and node.content and len(self.names_of(number)) == 1:
+            self.trash[node.doc_id, content_name(node.content)] += 1
 
     def _rename(self, old, new):
         if self.names.get(new) == self.names[old]:
@@ -153,6 +172,11 @@ class Tree:
             single = all(len(self.names_of(number)) == 1 for number in both)
             if heir.kind == former.kind == "f" and single:
                 heir.doc_id = former.doc_id  # as whose new content it goes on
+                if heir.writers or heir.content != former.content:
+                    former.versions = [*former.versions, *_version(former.content)]
+                heir.versions = former.versions + heir.versions
+            else:
+                self._throw(replaced)
         self.names.pop(new, None)
         for path in moved:
             del self.names[path]
@@ -203,6 +227,8 @@ class Tree:
         number = self.fds.pop(fd)
         self.nodes[number].writers -= 1
         upload = self._store(number)
+        if not self.nodes[number].writers:
+            self.nodes[number].replaced = False
         self._past.pop(number, None)
         return upload
 
@@ -211,7 +237,11 @@ class Tree:
         names = self.names_of(number)
         if node.draft is None or not names:
             return None
-        node.content, node.draft = node.draft, None
+        former, node.content, node.draft = node.content, node.draft, None
+        if not node.replaced and former != node.content:
+            node.versions = [*node.versions, *_version(former)]
+            node.replaced = True
+        node.replaced = node.replaced and node.writers > 0
         modes = frozenset({node.mode})
         doc_ids = frozenset({node.doc_id})
         if node.size >= STREAM_FROM and number in self._past:
@@ -227,6 +257,13 @@ class Snapshot:
 
     names: dict[str, tuple[int, tuple]]
     doc_ids: dict[int, str | None]
+    versions: dict[int, Counter[str]]
+    trash: Counter[tuple[str | None, str]]
+
+
+def _version(content: bytes) -> list[str]:
+    """Nothing, and nothing but zeros, becomes none."""
+    return [content_name(content)] if content.strip(b"\0") else []
 
 
 @dataclass(frozen=True)
@@ -236,6 +273,15 @@ class Seen:
     doc_id: str
     shown: tuple
     links: int
+    versions: Counter[str]
+
+
+@dataclass(frozen=True)
+class Look:
+    """All of a mount: its entries by path, and the trash as `Tree` has it."""
+
+    names: dict[str, Seen]
+    trash: Counter[tuple[str | None, str]]
 
 
 class History:
@@ -265,14 +311,19 @@ class History:
             if step[0] in BARRIERS:
                 self.safe = self.acknowledged
 
-    def check_kept(self, seen: dict[str, Seen]) -> list[str]:
+    def acknowledged_contents(self) -> list[bytes]:
+        """Every one that a step stored which was."""
+        uploads = self.uploads[: self.acknowledged + 1]
+        return [self.contents[each.content] for each in uploads if each is not None]
+
+    def check_kept(self, seen: Look) -> list[str]:
         """Problems of a tree that was mounted with the state of the one that was killed."""
         return _least(
             (f"after step {moment}", _differences(self.snapshots[moment], [], seen))
             for moment in range(self.acknowledged, len(self.steps))
         )
 
-    def check_lost(self, seen: dict[str, Seen]) -> list[str]:
+    def check_lost(self, seen: Look) -> list[str]:
         """Problems of a tree that came from the bucket alone."""
         return _least(
             (f"tree of step {moment}, files until step {end}", self._compare(moment, end, seen))
@@ -280,7 +331,7 @@ class History:
             for moment in range(end, self.safe - 1, -1)
         )
 
-    def _compare(self, moment: int, end: int, seen: dict[str, Seen]) -> list[str]:
+    def _compare(self, moment: int, end: int, seen: Look) -> list[str]:
         newer = [u for u in self.uploads[moment + 1 : end + 1] if u is not None]
         return _differences(self.snapshots[moment], newer, seen)
 
@@ -296,16 +347,21 @@ def _least(tried) -> list[str]:
     return [f"nearest is the {best[0]}, where {len(best[1])} differ:", *best[1]]
 
 
-def _differences(was: Snapshot, newer: list[Upload], seen: dict[str, Seen]) -> list[str]:
-    """Between *was* with the files of *newer* put into it, and what was *seen*."""
-    problems = []
+def _differences(was: Snapshot, newer: list[Upload], look: Look) -> list[str]:
+    """Between *was* with the files of *newer* put into it, and what was seen."""
+    problems = [f"not in the trash: {each}" for each in was.trash - look.trash]
+    problems += [f"unexpected in the trash: {each}" for each in look.trash - was.trash]
+    seen = look.names
     there = {_document(was, number) for number, _ in was.names.values()}
     latest = {upload.doc_id: upload for upload in (_settled(each, seen) for each in newer)}
     rest = dict(seen)
     ids: dict[int, str] = {}
     for path, (number, shown) in was.names.items():
         upload = latest.get(_document(was, number))
+        versions = was.versions[number]
         if upload is not None:
+            if not shown[2].startswith("0:"):
+                versions = versions + Counter([shown[2]])  # zeros may be one here
             shown = (shown[0], shown[1], upload.content, *shown[3:])
         found = rest.pop(path, None)
         if found is None:
@@ -313,6 +369,10 @@ def _differences(was: Snapshot, newer: list[Upload], seen: dict[str, Seen]) -> l
             continue
         if found.shown != shown:
             problems.append(f"{path}: is {found.shown}, was {shown}")
+        if upload is None and found.versions != versions:
+            problems.append(f"{path}: has the versions {found.versions}, not {versions}")
+        elif missing := _more_than_zeros(versions - found.versions):
+            problems.append(f"{path}: has not the versions {missing}")
         expected = was.doc_ids.get(number) or ids.setdefault(number, found.doc_id)
         if shown[0] == "f" and found.doc_id != expected:
             problems.append(f"{path}: is another file: {found.doc_id}, was {expected}")
@@ -326,6 +386,11 @@ def _differences(was: Snapshot, newer: list[Upload], seen: dict[str, Seen]) -> l
         if not (path == ORPHANS and found.shown[0] == "d"):
             problems.append(f"{path}: unexpected, {found.shown}")
     return problems
+
+
+def _more_than_zeros(contents: Counter[str]) -> list[str]:
+    sizes = {name: int(name.split(":")[0]) for name in contents}
+    return [name for name, size in sizes.items() if name != content_name(bytes(size))]
 
 
 def _document(was: Snapshot, number: int) -> str:

@@ -1,9 +1,9 @@
 """Many rounds of crashes: ``python -m tests.crash.run --rounds 200 --seed S``.
 
 On the S3 server of the tests (``--store file``: on a folder). Rounds alternate between a mount
-that finds its state directory again and one that has only the bucket. Exit code 1 with what
-differs, at the first round where something does; the same seed makes the same choices, though
-not at the same microsecond.
+that finds its state directory again and one that has only the bucket. After every tenth, and the
+last, ``cozyfs fsck`` has to find nothing. Exit code 1 with what differs, at the first round where
+something does; the same seed makes the same choices, though not at the same microsecond.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ def main() -> int:
             except (Differs, AssertionError) as exc:
                 print(f"round {number} ({mode}) of seed {seed}: {exc}", flush=True)
                 return 1
+        try:
+            rounds.check()
+        except (Differs, AssertionError) as exc:
+            print(f"after the rounds of seed {seed}: {exc}", flush=True)
+            return 1
         took = time.monotonic() - began
         print(f"{options.rounds} rounds, {rounds.steps} steps, {took:.0f} s: nothing differs")
     return 0

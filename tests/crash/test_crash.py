@@ -29,5 +29,6 @@ def test_what_was_acknowledged_is_there_after_kill_9(store, request, tmp_path):
     try:
         for number in range(int(os.environ.get("COZYFS_CRASH_ROUNDS", "3"))):
             print(rounds.round(MODES[(number + (store == "file")) % len(MODES)]))
+        rounds.check()
     finally:
         rounds.end()

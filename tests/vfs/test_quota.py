@@ -22,14 +22,16 @@ from cozyfs.errors import (
     UploadFailed,
 )
 from cozyfs.index import NO_CHANGES
-from cozyfs.values import MAX_FILE_SIZE, ROOT_INO, Content, VersionRules
+from cozyfs.values import MAX_FILE_SIZE, ROOT_INO, TRASH_INO, Content, VersionRules
 from cozyfs.vfs.copying import copy_file
 from cozyfs.vfs.deletions import delete_due
 from cozyfs.vfs.filesystem import NO_QUOTA
+from cozyfs.vfs.history import History
 from cozyfs.vfs.paths import Paths
 from cozyfs.vfs.quota import Quota, check_available_space, report
 
 QUOTA = 1000
+EVERY = VersionRules(20, 0)
 
 
 @pytest.fixture(params=STORES)
@@ -286,6 +288,72 @@ async def test_what_a_file_goes_back_to_is_no_version_of_it(world):
         await refused(close(fs, handle))
         assert await read_file(fs, ino) == b"old" * 100
         assert (fs.index.usage.versions, used(fs)) == (0, 300)
+
+
+async def emptied(fs, ino):
+    """A handle as a shell's ``>`` leaves it to the program: what was there is a version."""
+    handle = await opened(fs, ino, os.O_WRONLY | os.O_TRUNC)
+    await fs.files.flush(handle.fh)
+    assert fs.index.usage.versions == 1
+    return handle
+
+
+async def only_version(fs, ino):
+    history = History(fs)
+    ((_, version),) = history.of(ino)
+    return b"".join([piece async for piece in history.read(version)])
+
+
+async def test_a_file_removed_while_it_is_written_keeps_its_version_when_a_write_is_refused(world):
+    async with world.mount(version_rules=EVERY, use_trash=True) as fs:
+        fs.quota.limit = QUOTA
+        handle = await emptied(fs, await new_file(fs, b"f", b"old" * 100))
+        fs.unlink(ROOT_INO, b"f")
+        await refused(fs.files.write(handle.fh, 0, bytes(1001)))
+        await refused(close(fs, handle))
+        assert await only_version(fs, fs.lookup(TRASH_INO, b"f").ino) == b"old" * 100
+        world.check(fs)
+
+
+async def test_a_file_renamed_over_one_keeps_its_version_when_a_write_to_that_is_refused(world):
+    async with world.mount(version_rules=EVERY) as fs:
+        fs.quota.limit = QUOTA
+        handle = await emptied(fs, await new_file(fs, b"f", b"old" * 100))
+        ino = await new_file(fs, b"g", b"new")
+        fs.rename(ROOT_INO, b"g", ROOT_INO, b"f", 0)
+        await refused(fs.files.write(handle.fh, 0, bytes(1001)))
+        await refused(close(fs, handle))
+        assert await read_file(fs, ino) == b"new"
+        assert await only_version(fs, ino) == b"old" * 100
+        world.check(fs)
+
+
+async def test_a_new_file_that_was_refused_keeps_the_version_of_the_one_it_replaced(world):
+    async with world.mount(version_rules=EVERY) as fs:
+        fs.quota.limit = QUOTA
+        await new_file(fs, b"f", b"old" * 100)
+        inode, handle = create(fs, b"g")
+        await refused(fs.files.write(handle.fh, 0, bytes(1001)))
+        fs.rename(ROOT_INO, b"g", ROOT_INO, b"f", 0)
+        await refused(close(fs, handle))
+        assert fs.lookup(ROOT_INO, b"f").ino == inode.ino
+        assert await only_version(fs, inode.ino) == b"old" * 100
+        world.check(fs)
+
+
+async def test_what_was_restored_while_a_file_is_written_is_what_it_goes_back_to(world):
+    async with world.mount(version_rules=EVERY) as fs:
+        fs.quota.limit = QUOTA
+        ino = await new_file(fs, b"f", b"first")
+        await replace_file(fs, ino, b"second")
+        handle = await opened(fs, ino, os.O_WRONLY | os.O_TRUNC)
+        await fs.files.flush(handle.fh)
+        await History(fs).restore(ino, History(fs).of(ino)[0].version)
+        await refused(fs.files.write(handle.fh, 0, bytes(1001)))
+        await refused(close(fs, handle))
+        assert await read_file(fs, ino) == b"first"
+        assert await only_version(fs, ino) == b"second"
+        world.check(fs)
 
 
 async def test_a_shells_redirection_into_a_new_file_leaves_none(fs):

@@ -354,6 +354,17 @@ async def test_passing_files_do_not_fill_the_trash(fs, paths, name):
     assert fs.index.pending_deletions() == 1
 
 
+async def test_passing_files_come_along_with_their_directory_however_short_the_retention(
+    fs, paths
+):
+    await make_tree(fs, {"d": {"a.tmp": b"content"}})
+    fs.unlink(paths.resolve("/d").ino, b"a.tmp", 7)
+    await delete_due(fs.index, fs.objects, 0.0, lambda: fs.objects_in_use)
+    fs.rmdir(ROOT_INO, b"d", 7)
+
+    assert await paths.read_file("/.cozy_trash/d/a.tmp") == b"content"
+
+
 async def test_files_that_never_had_content_pipes_and_further_names_are_not_kept(fs, paths):
     await paths.write_file("/empty")
     await fs.make(ROOT_INO, b"pipe", stat.S_IFIFO | 0o600, 0, 0)
@@ -467,6 +478,38 @@ async def test_what_a_rename_replaces_is_kept_unless_it_becomes_a_version(fs, pa
     assert paths.resolve("/file").target == b"somewhere"
     paths.rename("/b", "/other", replace=True)
     assert names(fs) == [b"file", b"other"]
+
+
+async def test_what_comes_out_of_the_trash_trashes_the_file_that_it_replaces(fs, paths):
+    await put_in_trash(fs, "x", b"out")
+    await paths.write_file("/a", b"in the way")
+
+    paths.rename("/.cozy_trash/x", "/a", replace=True)
+
+    assert await paths.read_file("/a") == b"out"
+    assert await paths.read_file("/.cozy_trash/a") == b"in the way"
+    assert names(fs) == [b"a"]
+    assert fs.index.usage.trash_bytes == len(b"in the way")
+
+
+async def test_a_file_with_several_names_trashes_the_file_that_it_replaces(fs, paths):
+    await make_tree(fs, {"a": b"of two names", "f": b"content"})
+    fs.link(paths.resolve("/a").ino, ROOT_INO, b"b")
+
+    paths.rename("/a", "/f", replace=True)
+
+    assert await paths.read_file("/f") == b"of two names"
+    assert await paths.read_file("/.cozy_trash/f") == b"content"
+
+
+async def test_of_two_names_of_a_file_one_can_be_replaced_without_the_trash(fs, paths):
+    await make_tree(fs, {"a": b"of two names", "f": b"content"})
+    fs.link(paths.resolve("/a").ino, ROOT_INO, b"b")
+
+    paths.rename("/f", "/a", replace=True)
+
+    assert names(fs) == []
+    assert paths.resolve("/b").nlink == 1
 
 
 async def test_a_rename_that_fails_trashes_nothing(fs, paths):
