@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from cozyfs.errors import CozyError, LeaseLost
+from cozyfs.errors import LeaseLost
 from cozyfs.journal import JournalObjects
 from cozyfs.journal.lease import holder
+from cozyfs.nurseries import background_tasks
 from cozyfs.threads import Caller
 from cozyfs.tree import WriterTree, open_for_reading, open_for_writing
 from cozyfs.vfs.fsck import check
@@ -69,32 +70,23 @@ async def _repair(
     progress: Progress,
     objects: Objects,
 ) -> Summary:
-    failed: list[CozyError] = []
-    summary: list[Summary] = []
-    async with trio.open_nursery() as nursery:
+    async with background_tasks() as keeper:
+        tree = await open_for_writing(
+            instance,
+            store,
+            state,
+            state.directory,
+            keeper,
+            journal_interval_s=1.0,
+            retention_s=options.retention_s,
+            force_lease=False,
+        )
         try:
-            tree = await open_for_writing(
-                instance,
-                store,
-                state,
-                state.directory,
-                nursery,
-                journal_interval_s=1.0,
-                retention_s=options.retention_s,
-                force_lease=False,
-            )
-            try:
-                summary.append(await _repair_tree(tree, options, tell, progress, objects))
-            finally:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
-                    await tree.close()
-                tree.index.close()
-        except CozyError as exc:
-            failed.append(exc)  # to leave without the group that a nursery makes of it
-        nursery.cancel_scope.cancel()
-    if failed:
-        raise failed[0]
-    return summary[0]
+            return await _repair_tree(tree, options, tell, progress, objects)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+                await tree.close()
+            tree.index.close()
 
 
 async def _repair_tree(
@@ -107,21 +99,14 @@ async def _repair_tree(
     bench = _bench(tree.index, objects)
     bench.snapshot = partial(_snapshot, tree)
     bench.confirm = partial(tree.confirmed, TIMEOUT_S)
-    summary: list[Summary] = []
-    failed: list[CozyError] = []
-    async with trio.open_nursery() as nursery:
+    summary: Summary | None = None
+    async with background_tasks() as nursery:
         nursery.start_soon(tree.writer.run)
         nursery.start_soon(_end_when_lost, tree, nursery.cancel_scope)
-        try:
-            summary.append(await check(bench, options, tell, progress))
-            await tree.flush(FLUSH_TIMEOUT_S)
-        except CozyError as exc:
-            failed.append(exc)
-        nursery.cancel_scope.cancel()
-    if failed:
-        raise failed[0]
-    if not tree.writer.pending and summary:
-        return summary[0]
+        summary = await check(bench, options, tell, progress)
+        await tree.flush(FLUSH_TIMEOUT_S)
+    if not tree.writer.pending and summary is not None:
+        return summary
     raise LeaseLost("the lease was lost: another machine writes this instance now")
 
 

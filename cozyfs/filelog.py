@@ -13,11 +13,12 @@ import trio
 
 from cozyfs import moments
 from cozyfs.control import text_in
-from cozyfs.errors import CozyError, InvalidRequest, NotADirectory, NotFound, ObjectNotFound
+from cozyfs.errors import InvalidRequest, NotADirectory, NotFound, ObjectNotFound
 from cozyfs.journal import JournalObjects, LeaseRecord
 from cozyfs.journal.happened import text
 from cozyfs.journal.lease import lease_key
 from cozyfs.journal.log import Logged, log_of
+from cozyfs.nurseries import background_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,6 @@ async def answer_log(fs: FileSystem, request: dict[str, Any], send: Send) -> Non
         ino = fs.index.resolve(path).ino
     objects = JournalObjects(fs.objects.store, fs.objects.bucket, fs.objects.db_prefix)
     scratch = Path(fs.index.connection.filename).with_name(SCRATCH)
-    failed: list[CozyError] = []
     one = trio.Lock()  # an answer at a time
     hosts: dict[int, str] = {}
 
@@ -55,18 +55,12 @@ async def answer_log(fs: FileSystem, request: dict[str, Any], send: Send) -> Non
             async with one:
                 await send(answer)
 
-    async with trio.open_nursery() as nursery:
+    async with background_tasks() as nursery:
         nursery.start_soon(_show_life, send, one)
-        try:
-            await fs.sync_tree()  # what has happened until now is in the journal
-            async with _alone:
-                hosts = await _hosts(objects)
-                await log_of(objects, path, ino, scratch, tell)
-        except CozyError as exc:
-            failed.append(exc)
-        nursery.cancel_scope.cancel()
-    if failed:
-        raise failed[0]
+        await fs.sync_tree()  # what has happened until now is in the journal
+        async with _alone:
+            hosts = await _hosts(objects)
+            await log_of(objects, path, ino, scratch, tell)
     await send({"done": True})
 
 

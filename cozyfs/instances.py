@@ -124,16 +124,13 @@ def _refuse_if_taken(existing: Iterator[Instance], wanted: Instance) -> None:
             )
 
 
-def _write(store: Store, instance: Instance, if_match: str | None = None) -> None:
-    """Over the record with the ETag *if_match*, else where there is none. Raises
-    PreconditionFailed, on stores that know conditions."""
+def _write(store: Store, instance: Instance) -> None:
+    """Where there is no record. Raises PreconditionFailed, on stores that know conditions."""
     record = {"format": RECORD_FORMAT, **asdict(instance)}
     body = _encode(record)
     bucket, key, kind = instance.bucket, record_key(instance.db_prefix), "application/json"
     try:
-        store.put(
-            bucket, key, body, content_type=kind, if_absent=if_match is None, if_match=if_match
-        )
+        store.put(bucket, key, body, content_type=kind, if_absent=True)
     except NotSupported:
         store.put(bucket, key, body, content_type=kind)
 

@@ -29,6 +29,7 @@ from cozyfs.fuse.errors import errors
 from cozyfs.fuse.invalidation import tell_kernel, tell_news
 from cozyfs.fuse.views import OperationsWithViews
 from cozyfs.index import NO_CHANGES
+from cozyfs.nurseries import background_tasks
 from cozyfs.requests import HANDLERS
 from cozyfs.rereading import reread_now_and_then
 from cozyfs.threads import Caller
@@ -438,8 +439,7 @@ class _Mount:
         }
 
     async def _flush_with_progress(self, send: Send) -> None:
-        failed: list[CozyError] = []
-        async with trio.open_nursery() as nursery:
+        async with background_tasks() as nursery:
 
             async def report() -> None:
                 while True:
@@ -448,14 +448,8 @@ class _Mount:
                     await trio.sleep(PROGRESS_PAUSE_S)
 
             nursery.start_soon(report)
-            try:
-                await self._fs.files.flush_all()
-                await self._sync_tree()
-            except CozyError as exc:
-                failed.append(exc)
-            nursery.cancel_scope.cancel()
-        if failed:
-            raise failed[0]
+            await self._fs.files.flush_all()
+            await self._sync_tree()
         await send({"done": True})
 
 

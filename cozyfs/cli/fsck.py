@@ -6,7 +6,6 @@ the tree itself, for a repair as the one who may write. Exit codes are those of 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cozyfs.cli import output
+from cozyfs.cli import output, stores
 from cozyfs.cli.parameters import (
     DURATION,
     instance_options,
@@ -26,7 +25,6 @@ from cozyfs.cli.parameters import (
 from cozyfs.errors import CozyError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from rich.progress import Progress as Bar
@@ -48,6 +46,9 @@ ANSWER_TIMEOUT_S = 120.0
 """Between two signs of life of a mount; there is one every half second, unless it is busy."""
 
 PROGRESS_PAUSE_S = 0.2
+
+PARALLEL = 32
+"""Requests at once while a tree is checked here."""
 
 
 class _BadUsage(click.UsageError):
@@ -106,13 +107,10 @@ def command(
     """
     shown = _Shown(as_json)
     try:
-        from cozyfs import config as configuration
-        from cozyfs import logs
+        from cozyfs.config import state_dir as default_state_dir
 
-        settings = configuration.load_settings(fs_url, config)
-        folder = configuration.state_dir(state_dir)
-        logs.set_up(log_level, None)
-        logs.hide(settings.url.access_key, settings.url.secret_key)
+        settings = stores.settings(fs_url, config, log_level)
+        folder = default_state_dir(state_dir)
         client = find_mount(folder, instance, org, db_prefix, settings)
         if client is not None:
             answers = client.stream(
@@ -157,8 +155,8 @@ def find_mount(
     name = instances.normalise_domain(domain)
     found = [record for record in mounts(state_dir) if record.instance == name]
     if len(found) > 1 or (found and (org is not None or db_prefix is not None)):
-        with _opened(settings) as store:
-            instance = _instance(store, settings, (domain, org, db_prefix))
+        with stores.opened(settings) as store:
+            instance = stores.find(store, settings, domain, org, db_prefix)
         directory = instance_directory(state_dir, instance.bucket, instance.db_prefix)
         found = [record for record in found if record.directory == directory]
     return ControlClient(found[0].control_path) if found else None
@@ -176,9 +174,9 @@ def check_unmounted(
 
     from cozyfs.state import InstanceState
 
-    with _opened(settings) as store:
+    with stores.opened(settings, PARALLEL) as store:
         store.check()
-        instance = _instance(store, settings, named)
+        instance = stores.find(store, settings, *named)
         state = InstanceState.open(state_dir, instance.bucket, instance.db_prefix)
         state.hold(instance.domain)
         try:
@@ -199,6 +197,7 @@ async def _run(
     import trio
 
     from cozyfs.checking import check_tree
+    from cozyfs.nurseries import background_tasks
     from cozyfs.vfs.fsck import Options, Progress
 
     progress = Progress()
@@ -217,35 +216,10 @@ async def _run(
         repair=asked["repair"],
         retention_s=asked["retention"],
     )
-    failed: list[CozyError] = []
-    async with trio.open_nursery() as nursery:
+    async with background_tasks() as nursery:
         nursery.start_soon(show_progress)
-        try:
-            summary = await check_tree(instance, store, state, options, tell, progress)
-            shown.answer({"done": summary.to_json()})
-        except CozyError as exc:
-            failed.append(exc)
-        nursery.cancel_scope.cancel()
-    if failed:
-        raise failed[0]
-
-
-def _instance(
-    store: Store, settings: Settings, named: tuple[str, str | None, str | None]
-) -> Instance:
-    from cozyfs import instances
-
-    domain, org, db_prefix = named
-    prefix = settings.url.bucket_prefix
-    return instances.find(store, prefix, domain, org=org, db_prefix=db_prefix)
-
-
-@contextlib.contextmanager
-def _opened(settings: Settings) -> Iterator[Store]:
-    from cozyfs.store import open_store
-
-    with contextlib.closing(open_store(settings)) as store:
-        yield store
+        summary = await check_tree(instance, store, state, options, tell, progress)
+        shown.answer({"done": summary.to_json()})
 
 
 class _Shown:

@@ -27,10 +27,11 @@ def settings(fs_url: str | None, config_file: Path | None, log_level: str) -> Se
 
 
 @contextlib.contextmanager
-def opened(settings: Settings) -> Iterator[Store]:
+def opened(settings: Settings, parallel: int = PARALLEL) -> Iterator[Store]:
+    """*parallel* requests at once."""
     from cozyfs.store import open_store
 
-    with contextlib.closing(open_store(settings, parallel=PARALLEL)) as store:
+    with contextlib.closing(open_store(settings, parallel=parallel)) as store:
         yield store
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cozyfs.cli import output
+from cozyfs.cli import output, stores
 from cozyfs.cli.mounted import locate
 from cozyfs.cli.parameters import (
     instance_options,
@@ -56,15 +55,12 @@ def command(
       cozyfs usage ~/alice
       cozyfs usage --json alice.example.com | jq .used_bytes
     """
-    from cozyfs import config as configuration
-    from cozyfs import logs
+    from cozyfs.config import state_dir as default_state_dir
 
-    folder = configuration.state_dir(state_dir)
+    folder = default_state_dir(state_dir)
     client = _mount_of(what, folder)
     if client is None:
-        settings = configuration.load_settings(fs_url, config)
-        logs.set_up(log_level)
-        logs.hide(settings.url.access_key, settings.url.secret_key)
+        settings = stores.settings(fs_url, config, log_level)
         found = _usage_of(what, settings, folder, org, db_prefix)
     else:
         found = client.request("usage", ANSWER_TIMEOUT_S)
@@ -91,15 +87,11 @@ def _usage_of(
     domain: str, settings: Settings, state_dir: Path, org: str | None, db_prefix: str | None
 ) -> dict[str, Any]:
     """Of an instance: from its mount on this machine, else from its tree."""
-    from cozyfs import instances
     from cozyfs.control import ControlClient
     from cozyfs.state import InstanceState, instance_directory, mounts
-    from cozyfs.store import open_store
 
-    with contextlib.closing(open_store(settings, parallel=4)) as store:
-        instance = instances.find(
-            store, settings.url.bucket_prefix, domain, org=org, db_prefix=db_prefix
-        )
+    with stores.opened(settings) as store:
+        instance = stores.find(store, settings, domain, org, db_prefix)
     state = InstanceState(instance_directory(state_dir, instance.bucket, instance.db_prefix))
     for record in mounts(state_dir):
         if record.directory == state.directory and state.belongs_to(store.description):
@@ -110,7 +102,6 @@ def _usage_of(
 def _unmounted(instance: Instance, settings: Settings, state: InstanceState) -> dict[str, Any]:
     import trio
 
-    from cozyfs.store import open_store
     from cozyfs.unmounted import newest_tree
     from cozyfs.vfs.quota import report
 
@@ -118,5 +109,5 @@ def _unmounted(instance: Instance, settings: Settings, state: InstanceState) -> 
         async with newest_tree(instance, store, state) as index:
             return report(index.usage, instance.quota)
 
-    with contextlib.closing(open_store(settings, parallel=8)) as store:
+    with stores.opened(settings) as store:
         return trio.run(look)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from cozyfs.control import number_in
-from cozyfs.errors import CozyError, ReadOnly
+from cozyfs.errors import ReadOnly
 from cozyfs.fuse.invalidation import tell_kernel
+from cozyfs.nurseries import background_tasks
 from cozyfs.vfs.fsck import Options, Progress, check
 from cozyfs.vfs.fsck_repair import Bench
 
@@ -51,20 +52,12 @@ async def answer_fsck(fs: FileSystem, request: dict[str, Any], send: Send) -> No
 
     progress = Progress()
     bench = Bench.of_mount(fs, partial(_show_kernel, fs))
-    failed: list[CozyError] = []
-    done: list[dict[str, Any]] = []
-    async with trio.open_nursery() as nursery:
+    async with background_tasks() as nursery:
         nursery.start_soon(show_progress)
-        try:
-            done.append((await check(bench, options, tell, progress)).to_json())
-            if options.repair:
-                await fs.sync_tree()
-        except CozyError as exc:
-            failed.append(exc)
-        nursery.cancel_scope.cancel()
-    if failed:
-        raise failed[0]
-    await send({"done": done[0]})
+        summary = await check(bench, options, tell, progress)
+        if options.repair:
+            await fs.sync_tree()
+    await send({"done": summary.to_json()})
 
 
 async def _show_kernel(fs: FileSystem, changes: Changes) -> None:

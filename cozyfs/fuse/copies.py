@@ -15,7 +15,7 @@ import pyfuse3
 import trio
 
 from cozyfs.control import number_in, text_in
-from cozyfs.errors import CozyError
+from cozyfs.nurseries import background_tasks
 from cozyfs.values import Ino
 from cozyfs.vfs.copying import copy_file
 
@@ -34,20 +34,11 @@ async def answer_copy(fs: FileSystem, request: dict[str, Any], send: Send) -> No
         number_in(request, field) for field in ("source", "directory", "uid", "gid")
     )
     encoded = text_in(request, "name").encode("utf-8", "surrogateescape")
-    failed: list[CozyError] = []
-    copied: list[int] = []
-    async with trio.open_nursery() as nursery:
+    async with background_tasks() as nursery:
         nursery.start_soon(_show_life, send)
-        try:
-            inode = await copy_file(fs, Ino(source), Ino(directory), encoded, uid=uid, gid=gid)
-            copied.append(inode.ino)
-        except CozyError as exc:
-            failed.append(exc)
-        nursery.cancel_scope.cancel()
-    if failed:
-        raise failed[0]
+        inode = await copy_file(fs, Ino(source), Ino(directory), encoded, uid=uid, gid=gid)
     await _show_kernel(fs, directory, encoded)
-    await send({"ino": copied[0]})
+    await send({"ino": inode.ino})
 
 
 async def _show_life(send: Send) -> None:

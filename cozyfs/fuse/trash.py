@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from cozyfs.control import number_in, text_in
-from cozyfs.errors import CozyError, InvalidRequest
+from cozyfs.errors import InvalidRequest
 from cozyfs.fuse.invalidation import tell_news
+from cozyfs.nurseries import background_tasks
 from cozyfs.vfs.names import decode
 from cozyfs.vfs.trashcan import destroy, empty, restore, trashed
 
@@ -56,19 +57,12 @@ async def answer_empty(fs: FileSystem, request: dict[str, Any], send: Send) -> N
 
 
 async def _with_signs_of_life(job: Awaitable[int | None], fs: FileSystem, send: Send) -> int:
-    failed: list[CozyError] = []
-    removed: int | None = 0
-    async with trio.open_nursery() as nursery:
+    async with background_tasks() as nursery:
         nursery.start_soon(_show_life, send)
         try:
-            removed = await job
-        except CozyError as exc:
-            failed.append(exc)
-        await tell_news(fs)
-        nursery.cancel_scope.cancel()
-    if failed:
-        raise failed[0]
-    return removed or 0
+            return await job or 0
+        finally:
+            await tell_news(fs)
 
 
 async def _show_life(send: Send) -> None:

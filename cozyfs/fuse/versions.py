@@ -16,6 +16,7 @@ import trio
 
 from cozyfs.control import number_in, text_in
 from cozyfs.errors import CozyError, InvalidRequest
+from cozyfs.nurseries import background_tasks
 from cozyfs.values import Ino
 from cozyfs.vfs.history import History
 
@@ -103,8 +104,7 @@ def _tags_in(request: dict[str, Any]) -> list[str]:
 @contextlib.asynccontextmanager
 async def _life(send: Send) -> AsyncIterator[None]:
     """Signs of life to the client, while what is inside runs."""
-    failed: list[CozyError | OSError] = []
-    async with trio.open_nursery() as nursery:
+    async with background_tasks() as nursery:
 
         async def show() -> None:
             while True:
@@ -112,10 +112,4 @@ async def _life(send: Send) -> AsyncIterator[None]:
                 await send({"working": True})
 
         nursery.start_soon(show)
-        try:
-            yield
-        except (CozyError, OSError) as exc:
-            failed.append(exc)  # not through the nursery, which would wrap it
-        nursery.cancel_scope.cancel()
-    if failed:
-        raise failed[0]
+        yield

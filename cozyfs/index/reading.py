@@ -32,6 +32,14 @@ class Reading(Rows):
         """Raises NotFound for the parent or the name, NotADirectory."""
         return self._child(parent, name)
 
+    def has(self, parent: Ino, name: bytes) -> bool:
+        """Whether a directory, which need not be there, has an entry. Raises NotADirectory."""
+        try:
+            self._child(parent, name)
+        except NotFound:
+            return False
+        return True
+
     def children(self, parent: Ino, after: bytes, limit: int) -> list[tuple[bytes, Inode]]:
         """The next *limit* (at least 1) entries in the order of their names' bytes, after the
         name *after*, which need not exist; from the start when it is empty. Fewer than *limit*:

@@ -24,9 +24,9 @@ class Scan:
     """Over the index at *path*. Build with :meth:`open`, end with :meth:`close` or ``with``."""
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         self._path = database.path
         self._connection = database.connection
-        self._close = database.close
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -42,7 +42,7 @@ class Scan:
 
     def close(self) -> None:
         """Idempotent."""
-        self._close()
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -68,10 +68,7 @@ class Scan:
 
     def row(self, sql: str, bindings: Sequence[Any] = ()) -> Any:
         """The first one, or None."""
-        try:
-            return self._connection.execute(sql, bindings).fetchone()
-        except apsw.Error as exc:
-            raise translated(exc, self._path) from exc
+        return self._database.row(sql, bindings)
 
     def run(self, sql: str, bindings: Sequence[Any] = ()) -> None:
         """A statement about temporary tables."""

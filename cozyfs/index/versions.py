@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cozyfs.errors import AlreadyExists, NotFound
 from cozyfs.index.rows import Rows
+from cozyfs.values import Content
 
 if TYPE_CHECKING:
     from cozyfs.values import Ino
@@ -35,6 +36,19 @@ class Version(NamedTuple):
     def content_doc_id(self) -> str:
         """The document id in the key of the object."""
         return self.object_doc_id or self.doc_id
+
+    @property
+    def content(self) -> Content:
+        """For an inode that gets it back."""
+        return Content(
+            self.internal_id,
+            self.size,
+            self.stored,
+            self.md5,
+            self.etag,
+            self.extents,
+            doc_id=self.content_doc_id,
+        )
 
     @property
     def document(self) -> dict[str, Any]:

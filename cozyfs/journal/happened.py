@@ -146,17 +146,9 @@ def _naming(index: Index, ino: Ino, before: State, after: State) -> Iterator[Eve
         yield Event("linked", _path(index, new), ino, {})
     for name in gone[len(come) :]:
         what = "unlinked" if after.names else "removed"
-        if not after.names and _is_taken(index, name):
+        if not after.names and index.has(*name):
             what = "replaced"
         yield Event(what, before.paths.get(name, b"?"), ino, {})
-
-
-def _is_taken(index: Index, name: Name) -> bool:
-    try:
-        index.lookup(*name)
-    except NotFound:
-        return False
-    return True
 
 
 def _in_trash(path: bytes) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import trio
 
 from cozyfs.index.journal import journal_prefix, object_name, parse_name, snapshot_prefix
+from cozyfs.nurseries import background_tasks
 from cozyfs.threads import Caller
 
 if TYPE_CHECKING:
@@ -103,15 +104,8 @@ class JournalObjects:
         self, entries: Sequence[Entry], ahead: int = AHEAD
     ) -> AsyncIterator[Contents]:
         """The bytes of these objects, *ahead* of them fetched or under way while one is used."""
-        failed: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            try:
-                yield Contents(self, entries, ahead, nursery)
-            except Exception as exc:
-                failed = exc  # to leave without the group that a nursery makes of it
-            nursery.cancel_scope.cancel()
-        if failed is not None:
-            raise failed
+        async with background_tasks() as nursery:
+            yield Contents(self, entries, ahead, nursery)
 
 
 class Contents:

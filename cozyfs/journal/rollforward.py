@@ -22,7 +22,7 @@ from cozyfs.errors import CozyError, ObjectNotFound
 from cozyfs.store.keys import object_key, parse_object_name
 from cozyfs.values import Content, Ino, Inode
 from cozyfs.vfs.names import check_name
-from cozyfs.vfs.orphans import is_taken, place_for
+from cozyfs.vfs.orphans import place_for
 from cozyfs.vfs.versions import keep_former
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def new_file(found: Found, inodes: dict[str, Inode]) -> NewFile:
 
 def _make_file(index: Index, new: NewFile, uid: int, gid: int, now_ns: int) -> Inode:
     name, parent = new.name, new.parent
-    if parent is None or is_taken(index, parent, name):
+    if parent is None or index.has(parent, name):
         parent, name = place_for(index, name, uid=uid, gid=gid, now_ns=now_ns)
     else:
         directory = index.get(parent)

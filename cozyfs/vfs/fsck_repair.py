@@ -122,11 +122,7 @@ class Bench:
         return conflict_name(name.decode(), is_file, partial(self._has, parent)).encode()
 
     def _has(self, parent: Ino, name: str) -> bool:
-        try:
-            self.index.lookup(parent, name.encode())
-        except NotFound:
-            return False
-        return True
+        return self.index.has(parent, name.encode())
 
     async def is_there(self, key: str) -> bool:
         try:
@@ -407,16 +403,7 @@ def _insist_on_drafts(bench: Bench) -> None:
 
 def _restore(bench: Bench, inode: Inode, version: Version) -> None:
     """*version* is the content of the file from now on, and no version any more."""
-    content = Content(
-        version.internal_id,
-        version.size,
-        version.stored,
-        version.md5,
-        version.etag,
-        version.extents,
-        version.content_doc_id,
-    )
-    _set_content(bench, inode, content, version.updated_ns)
+    _set_content(bench, inode, version.content, version.updated_ns)
     bench.index.remove_version(version, bench.clock())
 
 

@@ -29,7 +29,7 @@ from cozyfs.index import Deletion, Version
 from cozyfs.store.base import MAX_PUT_SIZE
 from cozyfs.store.body import FileBody, md5_of
 from cozyfs.store.keys import new_internal_id
-from cozyfs.values import Content, Ino, Inode
+from cozyfs.values import Ino, Inode
 from cozyfs.vfs.copying import CLEANUP_S, LONGEST_COPY_NS
 from cozyfs.vfs.documents import format_time, unique_tags
 from cozyfs.vfs.versions import encode_fields, keep_former, version_fields
@@ -136,16 +136,9 @@ class History:
             raise NotFound("the version is gone")
         with index.transaction():
             keep_former(index, ino, now)
-            content = Content(
-                version.internal_id,
-                version.size,
-                version.stored,
-                version.md5,
-                version.etag,
-                version.extents,
-                doc_id=version.content_doc_id,
+            index.set_content(
+                ino, version.content, mtime_ns=version.updated_ns, ctime_ns=now, now_ns=now
             )
-            index.set_content(ino, content, mtime_ns=version.updated_ns, ctime_ns=now, now_ns=now)
             index.remove_version(version, now)
             index.set_document(ino, _restored_fields(index.document(ino), version.document))
         self._fs.files.replaced(ino)

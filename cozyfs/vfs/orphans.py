@@ -46,16 +46,8 @@ def place_for(index: Index, name: bytes, *, uid: int, gid: int, now_ns: int) -> 
 
 def free_name(index: Index, parent: Ino, name: bytes) -> bytes:
     """*name*, or with a number where it is taken."""
-    if not is_taken(index, parent, name):
+    if not index.has(parent, name):
         return name
     return conflict_name(
-        decode(name), True, lambda other: is_taken(index, parent, other.encode())
+        decode(name), True, lambda other: index.has(parent, other.encode())
     ).encode()
-
-
-def is_taken(index: Index, parent: Ino, name: bytes) -> bool:
-    try:
-        index.lookup(parent, name)
-    except NotFound:
-        return False
-    return True

@@ -355,22 +355,13 @@ class Trash:
                 return
 
     def _free_name(self, wanted: bytes) -> bytes:
-        return free_name(wanted, lambda name: exists(self._index, TRASH_INO, name))
+        return free_name(wanted, lambda name: self._index.has(TRASH_INO, name))
 
     def _path(self, directory: Ino) -> bytes:
         path = self._paths.get(directory)
         if path is None:
             path = self._paths[directory] = self._index.path_of(directory)
         return path
-
-
-def exists(index: Index, parent: Ino, name: bytes) -> bool:
-    """Whether a directory has an entry."""
-    try:
-        index.lookup(parent, name)
-    except NotFound:
-        return False
-    return True
 
 
 def join(directory: bytes, name: bytes) -> bytes:

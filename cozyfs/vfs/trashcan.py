@@ -19,7 +19,7 @@ from cozyfs.index import TrashItem
 from cozyfs.store.keys import new_doc_id
 from cozyfs.values import ROOT_INO, TRASH_INO, TRASH_NAME, Ino, Inode
 from cozyfs.vfs.names import decode
-from cozyfs.vfs.trash import exists, join
+from cozyfs.vfs.trash import join
 from cozyfs.vfs.trash_names import free_name, without_suffix
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def restore(fs: FileSystem, path: bytes) -> bytes:
     origin = fs.trash.origin(parent, name)
     with index.transaction():
         directory = _directory(fs, origin.restore_path, inode, now)
-        free = free_name(origin.name, lambda other: exists(index, directory, other))
+        free = free_name(origin.name, lambda other: index.has(directory, other))
         fs.rename(parent, name, directory, free, 0)
     fs.news.entry(parent, name)
     fs.news.entry(directory, free)
