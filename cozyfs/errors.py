@@ -16,6 +16,7 @@
     +-- NoSpace                    the staging disk is full
     +-- InstanceError              an instance is unknown, exists already, or is in use
     +-- AppRefused                 an app that cannot be installed as it is
+    +-- ArchiveError               an export that is damaged, unsafe or does not fit
     +-- JournalError               the tree and its journal in the store do not fit together
     |   +-- JournalDamaged  JournalDiverged
     +-- LeaseError                 who may write an instance
@@ -201,6 +202,13 @@ class AppRefused(CozyError):
     errno = errno.EINVAL
 
 
+class ArchiveError(CozyError):
+    """An archive of an instance that is damaged, cut short, unsafe, of another kind, or not for
+    this instance."""
+
+    errno = errno.EINVAL
+
+
 # ---- the journal and the lease
 
 
@@ -231,3 +239,11 @@ class LeaseLost(LeaseError):
 
     # As a disk that was remounted read-only after an error: reading goes on.
     errno = errno.EROFS
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error in what a nursery raised."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

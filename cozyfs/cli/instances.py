@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cozyfs.cli import output, stores
+from cozyfs.cli.exports import exports_group
+from cozyfs.cli.moving import copy_command, export_command, import_command
 from cozyfs.cli.parameters import (
     SIZE,
     instance_options,
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from cozyfs.values import Instance
 
 
-@click.group(short_help="List, create, show and destroy instances.")
+@click.group(short_help="List, create, show, move and destroy instances.")
 def command() -> None:
     """The instances in a store. Each is one person's Cozy, named by its domain.
 
@@ -32,6 +34,7 @@ def command() -> None:
       cozyfs instances add alice.example.com --disk-quota 3GB
       cozyfs instances ls
       cozyfs instances show --json alice.example.com
+      cozyfs instances export alice.example.com -o alice.tgz
       cozyfs instances destroy alice.example.com
     """
 
@@ -173,6 +176,12 @@ def destroy(
     finally:
         state.unlock()
     click.echo(f"deleted {domain}")
+
+
+command.add_command(export_command)
+command.add_command(import_command)
+command.add_command(copy_command)
+command.add_command(exports_group)
 
 
 def _row(instance: Instance) -> tuple[str, ...]:

@@ -1,0 +1,519 @@
+"""Items become an instance: contents first, then the tree, some files in one transaction.
+
+Ids, times, owners, versions and the trash come out as they went in. What is there already with the
+same content is not sent again, so an import that was cut is simply run again, and ends the same.
+Objects get a key of their own document; a version keeps its internal id, which is a part of its
+own, and so its object is queued for deletion before it is sent: cut off in between, nothing but
+that queue knows of it.
+
+Whoever calls holds the lease. On the loop; each batch is one transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import stat
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from cozyfs.errors import AlreadyExists, ArchiveError, CozyError, NotFound, first_of
+from cozyfs.index import NOREPLACE, Index, TrashItem, Version
+from cozyfs.moving.contents import BytesContent
+from cozyfs.moving.documents import Entity, VersionEntity, parse, parse_version
+from cozyfs.moving.items import Item, Kind, StoredContent
+from cozyfs.moving.sending import ONE_PUT, Sending, Sent, send
+from cozyfs.store.keys import check_key, new_internal_id
+from cozyfs.values import (
+    ROOT_DOC_ID,
+    ROOT_INO,
+    TRASH_DOC_ID,
+    TRASH_INO,
+    AttributeChanges,
+    Content,
+    Inode,
+)
+from cozyfs.vfs.names import conflict_name, decode, media_type
+from cozyfs.vfs.objects import content_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from cozyfs.moving.items import Content as ItemContent
+    from cozyfs.vfs.objects import Objects
+
+log = logging.getLogger(__name__)
+
+BATCH_FILES = 256
+BATCH_BYTES = 24 << 20
+AT_ONCE = 6
+
+LONGEST_SEND_NS = 7 * 86400 * 10**9
+"""The object of a version whose import died is deleted after a week."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What an import did."""
+
+    files: int = 0
+    versions: int = 0
+    directories: int = 0
+    skipped: int = 0  # contents that were there already
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _File:
+    """A file of the batch."""
+
+    entity: Entity
+    sending: Sending | None
+    internal_id: str | None = None
+    content: Content | None = None  # None: the one it has stays
+
+
+@dataclass(slots=True)
+class _Version:
+    entity: VersionEntity
+    sending: Sending
+    sent: Sent | None = None
+
+
+class Importer:
+    """Into the tree *index* over *objects*. *flush* stores the tree's changes so far in the
+    journal, *confirm* returns while the lease is held; *progress* hears of bytes of content."""
+
+    def __init__(
+        self,
+        index: Index,
+        objects: Objects,
+        flush: Callable[[], Awaitable[None]],
+        confirm: Callable[[], Awaitable[None]],
+        *,
+        keep_certified: bool,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self.report = Report()
+        self._index = index
+        self._objects = objects
+        self._flush = flush
+        self._confirm = confirm
+        self._keep_certified = keep_certified
+        self._progress = progress
+        self._files: list[_File] = []
+        self._versions: list[_Version] = []
+        self._bytes = 0
+        self._new_directories = False
+        self._urgent = False  # the last content is a stream, which the next item would skip
+        self._large = trio.Lock()
+        self._failed_docs: set[str] = set()
+
+    async def run(self, items: AsyncGenerator[Item, None]) -> Report:
+        """All of *items*, but for the first, which is the caller's. Raises ArchiveError when they
+        end too early, StoreError, LeaseLost, NoSpace; what is wrong with one file alone is among
+        the problems of the report."""
+        async for item in items:
+            try:
+                await self._take(item)
+            except ArchiveError as exc:
+                self._problem(str(exc))
+        await self._end_batch()
+        return self.report
+
+    async def _take(self, item: Item) -> None:
+        if item.kind is Kind.DIRECTORY:
+            await self._end_batch()
+            self._directory(parse(item.document, keep_certified=self._keep_certified))
+        elif item.kind is Kind.SPECIAL:
+            entity = parse(item.document, keep_certified=self._keep_certified)
+            self._check(entity)
+            with self._index.transaction():
+                self._enter(entity, None)
+        elif item.kind is Kind.FILE:
+            await self._file(item)
+        elif item.kind is Kind.VERSION:
+            await self._version(item)
+        elif item.kind is Kind.OBJECT:
+            await self._object(item)
+        if (
+            self._urgent
+            or len(self._files) + len(self._versions) >= BATCH_FILES
+            or self._bytes >= BATCH_BYTES
+        ):
+            await self._end_batch()
+
+    # ---- what items say
+
+    async def _file(self, item: Item) -> None:
+        entity = parse(item.document, keep_certified=self._keep_certified)
+        path = item.path or decode(entity.name)
+        try:
+            parent = self._check(entity)
+            content = _checked(item.content, entity.data_size, path)
+        except ArchiveError:
+            self._failed_docs.add(entity.doc_id)
+            raise
+        known = self._index.with_doc_ids([entity.doc_id]).get(entity.doc_id)
+        if known is not None and _has(known, entity):
+            self.report.skipped += 1
+            self._more(content.size)
+            self._files.append(_File(entity, None))
+            return
+        if entity.size == 0 or entity.extents == b"[]":
+            nothing = Content(None, entity.size, 0, entity.md5, None)
+            self._files.append(_File(entity, None, content=nothing))
+            return
+        internal_id, name = new_internal_id(), decode(entity.name)
+        metadata = content_metadata(
+            entity.doc_id, parent.doc_id, name, entity.mode, entity.mtime_ns
+        )
+        trailer = entity.extents or b""
+        if trailer:
+            metadata |= {"cozyfs-size": str(entity.size), "cozyfs-trailer": str(len(trailer))}
+        sending = Sending(
+            await self._held(content),
+            self._objects.key(entity.doc_id, internal_id),
+            media_type(name),
+            metadata,
+            None if trailer else entity.md5,
+            trailer,
+            path,
+        )
+        self._files.append(_File(entity, sending, internal_id))
+
+    async def _version(self, item: Item) -> None:
+        entity = parse_version(item.document)
+        label = f"the version {item.path}"
+        if entity.doc_id in self._failed_docs:
+            raise ArchiveError(f"{label} is of a file that was not imported")
+        content = _checked(item.content, entity.data_size, label)
+        known = self._index.versions_of(entity.doc_id)
+        if any(version.internal_id == entity.internal_id for version in known):
+            self.report.skipped += 1
+            self.report.versions += 1
+            self._more(content.size)
+            return
+        sending = Sending(
+            await self._held(content),
+            self._objects.key(entity.doc_id, entity.internal_id),
+            "application/octet-stream",
+            md5=entity.md5 if entity.extents is None else None,
+            trailer=entity.extents or b"",
+            name=label,
+        )
+        self._versions.append(_Version(entity, sending))
+
+    async def _object(self, item: Item) -> None:
+        document, content = item.document, item.content
+        name = str(document.get("name"))
+        if not (name == "avatar" or name.startswith("thumbs/")) or content is None:
+            raise ArchiveError(f"{name[:200]!r} in the archive is nothing that an instance has")
+        try:
+            check_key(name)
+        except CozyError as exc:
+            raise ArchiveError(f"{name[:200]!r} in the archive: {exc}") from exc
+        metadata = {str(k): str(v) for k, v in dict(document.get("metadata") or {}).items()}
+        key = f"{self._objects.db_prefix}/{name}"
+        kind = str(document.get("content_type") or "application/octet-stream")
+        await self._end_batch()
+        await send(self._objects, Sending(content, key, kind, metadata, name=name))
+
+    # ---- batches
+
+    async def _held(self, content: ItemContent) -> ItemContent:
+        """Something that can wait for the rest of the batch; or the batch ends with it."""
+        self._bytes += min(content.size, ONE_PUT)
+        if isinstance(content, StoredContent | BytesContent):
+            return content
+        if content.size <= ONE_PUT:
+            return BytesContent(await content.read(0, content.size))
+        self._urgent = True
+        return content
+
+    async def _end_batch(self) -> None:
+        """All that was taken is in the bucket and in the tree."""
+        files, versions = self._files, self._versions
+        self._files, self._versions, self._bytes = [], [], 0
+        self._urgent = False
+        if not files and not versions:
+            return
+        now = time.time_ns()
+        if versions:
+            with self._index.transaction():
+                for version in versions:
+                    self._index.queue_deletion(
+                        version.entity.doc_id, version.entity.internal_id, now + LONGEST_SEND_NS
+                    )
+        if self._new_directories or versions:
+            # Whoever finds these objects after a crash has to know where they belong.
+            await self._flush()
+            self._new_directories = False
+        await self._send_all(files, versions)
+        await self._confirm()
+        with self._index.transaction():
+            for file in files:
+                if file.sending is None or file.content is not None:
+                    self._enter(file.entity, file.content)
+                    self.report.files += 1
+            for version in versions:
+                if version.sent is not None:
+                    self._add_version(version.entity, version.sent)
+
+    async def _send_all(self, files: list[_File], versions: list[_Version]) -> None:
+        jobs: list[_File | _Version] = [*files, *versions]
+        jobs = [each for each in jobs if each.sending is not None]
+        waiting = iter(jobs)
+
+        async def work() -> None:
+            for each in waiting:
+                assert each.sending is not None
+                large = each.sending.content.size > ONE_PUT  # has several parts in memory
+                try:
+                    async with self._large if large else contextlib.nullcontext():
+                        sent = await send(self._objects, each.sending)
+                except ArchiveError as exc:
+                    self._problem(str(exc))
+                    self._failed_docs.add(each.entity.doc_id)
+                    continue
+                self._more(each.sending.content.size)
+                if isinstance(each, _Version):
+                    each.sent = sent
+                else:
+                    entity = each.entity
+                    each.content = Content(
+                        each.internal_id,
+                        entity.size,
+                        sent.stored,
+                        entity.md5,
+                        sent.etag,
+                        entity.extents,
+                        doc_id=entity.doc_id,
+                    )
+
+        try:
+            async with trio.open_nursery() as nursery:
+                for _ in range(min(AT_ONCE, len(jobs))):
+                    nursery.start_soon(work)
+        except BaseExceptionGroup as group:
+            raise first_of(group) from None
+
+    # ---- the tree
+
+    def _directory(self, entity: Entity) -> None:
+        self._check(entity)
+        with self._index.transaction():
+            if entity.doc_id in (ROOT_DOC_ID, TRASH_DOC_ID):
+                ino = ROOT_INO if entity.doc_id == ROOT_DOC_ID else TRASH_INO
+                self._describe(self._index.get(ino), entity)
+            else:
+                self._enter(entity, None)
+                self._new_directories = True
+        self.report.directories += 1
+
+    def _check(self, entity: Entity) -> Inode:
+        """All that can be wrong with it, before its transaction: the parent. Raises
+        ArchiveError."""
+        if entity.doc_id in (ROOT_DOC_ID, TRASH_DOC_ID) and not stat.S_ISDIR(entity.mode):
+            raise ArchiveError(f"the archive has a file in place of {entity.doc_id}")
+        known = self._index.with_doc_ids([entity.doc_id]).get(entity.doc_id)
+        if known is not None and stat.S_IFMT(known.mode) != stat.S_IFMT(entity.mode):
+            raise ArchiveError(f"{decode(entity.name)} is there already, and of another kind")
+        for dir_id, _ in entity.links:
+            self._directory_of(dir_id)
+        return self._directory_of(entity.dir_id or ROOT_DOC_ID)
+
+    def _directory_of(self, doc_id: str) -> Inode:
+        if doc_id in (ROOT_DOC_ID, TRASH_DOC_ID):
+            return self._index.get(ROOT_INO if doc_id == ROOT_DOC_ID else TRASH_INO)
+        found = self._index.with_doc_ids([doc_id]).get(doc_id)
+        if found is None or not stat.S_ISDIR(found.mode):
+            raise ArchiveError(f"the directory {doc_id} is not in the archive")
+        return found
+
+    def _enter(self, entity: Entity, content: Content | None) -> None:
+        """The inode of *entity*, as it is to be. Inside a transaction."""
+        parent = self._directory_of(entity.dir_id)
+        inode = self._index.with_doc_ids([entity.doc_id]).get(entity.doc_id)
+        if inode is None:
+            inode = self._make(entity, parent)
+        else:
+            self._put_in_place(inode, entity, parent)
+        if content is not None:
+            self._index.set_content(
+                inode.ino,
+                content,
+                mtime_ns=entity.mtime_ns,
+                ctime_ns=entity.ctime_ns,
+                now_ns=time.time_ns(),
+            )
+        for dir_id, name in entity.links:
+            self._link(inode, self._directory_of(dir_id), name, entity.ctime_ns)
+        self._describe(inode, entity)
+
+    def _make(self, entity: Entity, parent: Inode) -> Inode:
+        name = self._free_name(parent, entity)
+        made = self._index.make(
+            parent.ino,
+            name,
+            entity.mode,
+            uid=os.getuid() if entity.uid is None else entity.uid,
+            gid=os.getgid() if entity.gid is None else entity.gid,
+            rdev=entity.rdev,
+            target=entity.target,
+            doc_id=entity.doc_id,
+            now_ns=entity.btime_ns,
+        )
+        self._put_times_back(parent)
+        return made
+
+    def _free_name(self, parent: Inode, entity: Entity) -> bytes:
+        """A Cozy may have two of a name; a directory cannot."""
+        if not self._is_taken(parent, entity.name):
+            return entity.name
+        name = conflict_name(
+            decode(entity.name),
+            not stat.S_ISDIR(entity.mode),
+            lambda text: self._is_taken(parent, text.encode()),
+        )
+        log.warning("%s was there twice: one is called %s", decode(entity.name), name)
+        return name.encode()
+
+    def _is_taken(self, parent: Inode, name: bytes) -> bool:
+        try:
+            self._index.lookup(parent.ino, name)
+        except NotFound:
+            return False
+        return True
+
+    def _put_in_place(self, inode: Inode, entity: Entity, parent: Inode) -> None:
+        """What a former import made, or what came back after a crash."""
+        wanted = {(parent.ino, entity.name)} | {
+            (self._directory_of(dir_id).ino, name) for dir_id, name in entity.links
+        }
+        names = self._index.entries_of(inode.ino)
+        if wanted & set(names) or not names:
+            return
+        if all(above == parent.ino and self._is_taken(parent, entity.name) for above, _ in names):
+            return  # two of a name: this is the other
+        above, name = names[0]
+        old = self._index.get(above)
+        self._index.rename(
+            above,
+            name,
+            parent.ino,
+            self._free_name(parent, entity),
+            flags=NOREPLACE,
+            now_ns=entity.ctime_ns,
+            keep=lambda _: False,
+        )
+        self._put_times_back(old)
+        self._put_times_back(parent)
+
+    def _link(self, inode: Inode, parent: Inode, name: bytes, ctime_ns: int) -> None:
+        try:
+            if self._index.lookup(parent.ino, name).ino == inode.ino:
+                return
+        except NotFound:
+            self._index.link(inode.ino, parent.ino, name, ctime_ns)
+            self._put_times_back(parent)
+            return
+        self._problem(
+            f"{decode(name)} is there already; a further link to another file was to be called so"
+        )
+
+    def _put_times_back(self, directory: Inode) -> None:
+        """They changed with its entries; its own document says what they are."""
+        self._index.set_attributes(
+            directory.ino,
+            AttributeChanges(atime_ns=directory.atime_ns, mtime_ns=directory.mtime_ns),
+            directory.ctime_ns,
+        )
+
+    def _describe(self, inode: Inode, entity: Entity) -> None:
+        """All that is not a name and not a content."""
+        index, ino, ctime_ns = self._index, inode.ino, entity.ctime_ns
+        for name in index.list_xattrs(ino):
+            if name not in entity.xattrs:
+                index.remove_xattr(ino, name, ctime_ns)
+        for name, value in entity.xattrs.items():
+            index.set_xattr(ino, name, value, now_ns=ctime_ns)
+        if index.document(ino) != entity.fields:
+            index.set_document(ino, entity.fields)
+        if entity.trash is not None:
+            note = entity.trash
+            index.remember_trashed(TrashItem(ino, note.trashed_ns, note.restore_path, note.name))
+        else:
+            index.forget_trashed(ino)
+        if index.get(ino).btime_ns != entity.btime_ns:
+            index.set_birth(ino, entity.btime_ns)
+        index.set_attributes(
+            ino,
+            AttributeChanges(
+                mode=stat.S_IMODE(entity.mode),
+                uid=entity.uid,
+                gid=entity.gid,
+                atime_ns=entity.atime_ns,
+                mtime_ns=entity.mtime_ns,
+            ),
+            ctime_ns,
+        )
+
+    def _add_version(self, entity: VersionEntity, sent: Sent) -> None:
+        if entity.doc_id in self._failed_docs or not self._index.with_doc_ids([entity.doc_id]):
+            self._problem(f"a version is of {entity.doc_id}, which is not in the archive")
+            return
+        try:
+            self._index.add_version(
+                Version(
+                    doc_id=entity.doc_id,
+                    internal_id=entity.internal_id,
+                    created_ns=entity.created_ns,
+                    updated_ns=entity.updated_ns,
+                    size=entity.size,
+                    stored=sent.stored,
+                    md5=entity.md5,
+                    etag=sent.etag,
+                    extents=entity.extents,
+                    object_doc_id=None,
+                    fields=json.dumps(
+                        entity.fields, ensure_ascii=False, sort_keys=True, separators=(",", ":")
+                    ),
+                )
+            )
+        except AlreadyExists:
+            self._problem(f"the version {entity.doc_id}/{entity.internal_id} is there twice")
+            return
+        self.report.versions += 1
+
+    # ---- telling
+
+    def _more(self, size: int) -> None:
+        if self._progress is not None:
+            self._progress(size)
+
+    def _problem(self, text: str) -> None:
+        log.error("%s", text)
+        self.report.problems.append(text)
+
+
+def _checked(content: ItemContent | None, size: int, name: str) -> ItemContent:
+    if content is None:
+        raise ArchiveError(f"{name}: its content is not in the archive")
+    if content.size != size:
+        raise ArchiveError(f"{name} has {content.size} bytes in the archive, not {size}")
+    return content
+
+
+def _has(inode: Inode, entity: Entity) -> bool:
+    """The content that *entity* is to have."""
+    return (
+        entity.md5 is not None
+        and inode.md5 == entity.md5
+        and (inode.size, inode.extents) == (entity.size, entity.extents)
+    )
