@@ -1,4 +1,4 @@
-"""The instances of a storage: made, found, listed and destroyed through their records.
+"""The instances of a storage: made, found, listed, changed and destroyed through their records.
 
 A record is the object ``<db_prefix>/.cozyfs/instance.json`` in the bucket of the instance's
 organisation. Everything is read from the store each time, so any machine sees what another one
@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cozyfs.errors import (
     AccessDenied,
@@ -23,6 +23,7 @@ from cozyfs.errors import (
     PreconditionFailed,
     UsageError,
 )
+from cozyfs.moving import exports
 from cozyfs.store.buckets import SIDE_BUCKETS, bucket_name, org_bucket, side_bucket
 from cozyfs.store.keys import check_db_prefix, default_db_prefix
 from cozyfs.values import Instance
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 RECORD_NAME = ".cozyfs/instance.json"
 RECORD_FORMAT = 1
 _DELETE_BATCH = 1000
+_CHANGE_ATTEMPTS = 10
 _FORBIDDEN = frozenset(" /,;&?#@|='\"\t\r\n\0")
 
 
@@ -116,8 +118,7 @@ def _refuse_if_taken(existing: Iterator[Instance], wanted: Instance) -> None:
 
 
 def _write(store: Store, instance: Instance) -> None:
-    record = {"format": RECORD_FORMAT, **asdict(instance)}
-    body = json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
+    body = _encode({"format": RECORD_FORMAT, **asdict(instance)})
     key = record_key(instance.db_prefix)
     try:
         store.put(instance.bucket, key, body, content_type="application/json", if_absent=True)
@@ -127,6 +128,10 @@ def _write(store: Store, instance: Instance) -> None:
         store.put(instance.bucket, key, body, content_type="application/json")
 
 
+def _encode(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
+
+
 def find(
     store: Store,
     bucket_prefix: str,
@@ -134,8 +139,10 @@ def find(
     *,
     org: str | None = None,
     db_prefix: str | None = None,
+    even_deleting: bool = False,
 ) -> Instance:
-    """The instance of *domain*; InstanceError when there is none, or more than one.
+    """The instance of *domain*; InstanceError when there is none, or more than one, or when its
+    destruction has begun, unless *even_deleting*.
 
     One request where the prefix is the default one and *org* is right (or not given, and the
     instance has none); else all records are read, of all organisations unless *org* is given.
@@ -143,6 +150,8 @@ def find(
     instance = _find(store, bucket_prefix, normalise_domain(domain), org, db_prefix)
     if instance is None:
         raise InstanceError(f"there is no instance {normalise_domain(domain)} in this storage")
+    if instance.deleting and not even_deleting:
+        raise InstanceError(f"{instance.domain} is being destroyed: finish that first")
     return instance
 
 
@@ -229,6 +238,7 @@ def _parse(body: bytes, db_prefix: str) -> Instance:
             context=str(record["context"]),
             quota=int(record["quota"]),
             created_at=str(record["created_at"]),
+            deleting=bool(record.get("deleting", False)),
         )
     except (ValueError, KeyError, TypeError) as exc:
         raise InstanceError(
@@ -236,15 +246,46 @@ def _parse(body: bytes, db_prefix: str) -> Instance:
         ) from exc
 
 
-def destroy(store: Store, instance: Instance) -> int:
-    """Deletes all objects and unfinished uploads of *instance*, its record last, so that an
-    interrupted call can be repeated; returns how many objects. The bucket stays: other instances
-    may be in it."""
+def change(store: Store, instance: Instance, **fields: str | int | bool) -> Instance:
+    """Gives the record of *instance* other values; returns it as it is after. Other fields stay,
+    also those that somebody changes at the same moment and those that this version does not know
+    (on a store without conditional writes the moment between reading and writing is not
+    guarded). The organisation cannot change: it names the bucket. Raises InstanceError when the
+    record is gone."""
+    key = record_key(instance.db_prefix)
+    for _ in range(_CHANGE_ATTEMPTS):
+        try:
+            etag = store.head(instance.bucket, key).etag
+            body = store.get(instance.bucket, key)  # if newer than the ETag, the PUT is refused
+        except ObjectNotFound as exc:
+            raise InstanceError(f"there is no instance {instance.domain} any more") from exc
+        _parse(body, instance.db_prefix)
+        changed = _encode(json.loads(body) | fields)
+        try:
+            store.put(
+                instance.bucket, key, changed, content_type="application/json", if_match=etag
+            )
+        except PreconditionFailed:
+            continue
+        except NotSupported:
+            store.put(instance.bucket, key, changed, content_type="application/json")
+        return _parse(changed, instance.db_prefix)
+    raise InstanceError(f"the record of {instance.domain} changes all the time; try again")
+
+
+def destroy(store: Store, bucket_prefix: str, instance: Instance) -> int:
+    """Deletes all that *instance* has, in every bucket: objects and unfinished uploads under its
+    prefix, and the exports of its domain. Its record says so first and goes last, so that nobody
+    uses what is half gone, and an interrupted call can be repeated. Returns how many objects
+    there were. Buckets stay: other instances may be in them."""
     prefix = f"{check_db_prefix(instance.db_prefix)}/"
     record = record_key(instance.db_prefix)
-    for upload in list(store.list_multipart(instance.bucket, prefix)):
-        store.abort_multipart(instance.bucket, upload.key, upload.upload_id)
-    count = 0
+    change(store, instance, deleting=True)
+    # Asked for the whole bucket: MinIO knows no other prefixes than whole keys.
+    for upload in list(store.list_multipart(instance.bucket, "")):
+        if upload.key.startswith(prefix):
+            store.abort_multipart(instance.bucket, upload.key, upload.upload_id)
+    count = exports.remove_all(store, bucket_prefix, instance.domain)
     objects = store.list(instance.bucket, prefix)
     while batch := list(islice(objects, _DELETE_BATCH)):
         keys = [info.key for info in batch if info.key != record]

@@ -86,3 +86,4 @@ class Instance:
     context: str = ""
     quota: int = 0  # bytes; 0: unlimited
     created_at: str = ""  # RFC 3339, UTC
+    deleting: bool = False  # its destruction has begun

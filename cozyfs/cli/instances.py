@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -140,6 +141,7 @@ def show(
 @instance_options
 @state_option
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--force-lease", is_flag=True, help="Take the lease from whoever has it.")
 @log_level_option("error")
 def destroy(
     domain: str,
@@ -149,33 +151,80 @@ def destroy(
     db_prefix: str | None,
     state_dir: Path | None,
     yes: bool,
+    force_lease: bool,
     log_level: str,
 ) -> None:
-    """Delete the instance DOMAIN: its files in the store, all of them and for good, and what
-    this machine keeps of it. Asks first. Refused while it is mounted on this machine.
+    """Delete the instance DOMAIN: its files in the store with their versions and exports, all of
+    them and for good, and what this machine keeps of it. Asks first. Refused while it is mounted
+    on this machine, or for writing on another one.
+
+    When it was interrupted, the instance can be used no more; run it again.
 
     \b
       cozyfs instances destroy alice.example.com
     """
+    import trio
+
     from cozyfs import instances
+    from cozyfs.cli.restoring import notice
     from cozyfs.config import state_dir as default_state_dir
     from cozyfs.state import InstanceState
+    from cozyfs.tree import seize
 
     settings = stores.settings(fs_url, config, log_level)
+    prefix = settings.url.bucket_prefix
     with stores.opened(settings) as store:
-        instance = stores.find(store, settings, domain, org, db_prefix)
+        instance = instances.find(
+            store, prefix, domain, org=org, db_prefix=db_prefix, even_deleting=True
+        )
     state = InstanceState.open(default_state_dir(state_dir), instance.bucket, instance.db_prefix)
     state.hold(domain)  # until the end: nothing may mount what is being deleted
     try:
         if not yes and not click.confirm(f"Delete {domain} with all its files, for good?"):
             raise InstanceError(f"{domain} was not deleted")
         with stores.opened(settings) as store:
-            instances.destroy(store, instance)
+            trio.run(
+                partial(seize, instance, store, state, force_lease=force_lease, notice=notice)
+            )
+            instances.destroy(store, prefix, instance)
             if state.belongs_to(store.description):
                 state.remove()
     finally:
         state.unlock()
     click.echo(f"deleted {domain}")
+
+
+@command.command("modify", short_help="Change what is known of an instance.")
+@click.argument("domain")
+@click.option("--context", metavar="NAME", required=True, help="Its context; may be empty.")
+@store_options
+@instance_options
+@json_option
+@log_level_option("error")
+def modify(
+    domain: str,
+    context: str,
+    fs_url: str | None,
+    config: Path | None,
+    org: str | None,
+    db_prefix: str | None,
+    as_json: bool,
+    log_level: str,
+) -> None:
+    """Give the instance DOMAIN another context. Its organisation cannot change: it names the
+    bucket; copy the instance into a new one instead.
+
+    \b
+      cozyfs instances modify alice.example.com --context beta
+    """
+    from cozyfs import instances
+
+    settings = stores.settings(fs_url, config, log_level)
+    with stores.opened(settings) as store:
+        instance = stores.find(store, settings, domain, org, db_prefix)
+        changed = instances.change(store, instance, context=context)
+    if as_json:
+        output.print_json(asdict(changed))
 
 
 command.add_command(export_command)
@@ -198,4 +247,5 @@ def _fields(instance: Instance) -> dict[str, Any]:
         "db_prefix": instance.db_prefix,
         "bucket": instance.bucket,
         "created": instance.created_at,
+        "being_deleted": instance.deleting,
     }

@@ -223,7 +223,7 @@ async def import_source(store, instance, folder, source, **options):
 
 
 async def import_file(store, instance, folder, path, **options):
-    with open(path, "rb") as file:
+    with open(path, "rb") as file:  # noqa: ASYNC230 - the test waits anyway
         source = TarReader(file, caller(), path.name)
         return await import_source(store, instance, folder, source, **options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import trio
+from failing_store import FailingStore
 from moving_world import (
     caller,
     entries,
@@ -50,17 +51,21 @@ async def test_an_import_leaves_no_object_that_nothing_refers_to(
     assert keys(other_store, carol) == named | side
 
 
-async def test_a_copy_on_one_store_moves_no_content(store, alice, bob, tmp_path, monkeypatch):
+async def test_a_copy_on_one_store_moves_no_content(store, alice, bob, tmp_path):
+    watched = FailingStore(store)
     first, second = tmp_path / "first.tgz", tmp_path / "second.tgz"
     with trio.fail_after(60):
         await fill(store, alice, tmp_path / "a")
         await export_file(store, alice, tmp_path / "a", first)
-        source = InstanceSource(alice, store, caller(), tmp_path)
-        report = await import_source(store, bob, tmp_path / "b", source)
+        source = InstanceSource(alice, watched, caller(), tmp_path)
+        report = await import_source(watched, bob, tmp_path / "b", source)
         await export_file(store, bob, tmp_path / "b", second)
 
     assert report.problems == []
     assert entries(second) == entries(first)
+    moved = [args[1] for name, args in watched.log if name in ("get", "put", "upload_part")]
+    assert [key for key in moved if "/.cozyfs/" not in key] == []
+    assert watched.calls["copy"] > 10
     assert not list(tmp_path.glob("copy-*"))
 
 
