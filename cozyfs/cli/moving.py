@@ -127,7 +127,7 @@ def export_command(
 @instance_options
 @state_option
 @json_option
-@log_level_option("critical")
+@log_level_option("error")
 def import_command(
     domain: str,
     archives: tuple[str, ...],
@@ -173,7 +173,7 @@ def import_command(
 @store_options
 @state_option
 @json_option
-@log_level_option("critical")
+@log_level_option("error")
 def copy_command(
     source: str,
     target: str,

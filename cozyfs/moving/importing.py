@@ -498,7 +498,7 @@ class Importer:
             self._progress(size)
 
     def _problem(self, text: str) -> None:
-        log.error("%s", text)
+        log.debug("%s", text)
         self.report.problems.append(text)
 
 
