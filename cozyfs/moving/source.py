@@ -153,7 +153,9 @@ async def side_objects(objects: Objects) -> list[dict[str, Any]]:
             info.key.removeprefix(prefix)
             for start in SIDE_PREFIXES
             for info in store.list(bucket, prefix + start)
-            if start.endswith("/") or info.key == prefix + start
+            if (start.endswith("/") or info.key == prefix + start)
+            # Some servers list a folder as an empty object.
+            and not info.key.endswith("/")
         ]
 
     found: dict[str, dict[str, Any]] = {}
