@@ -19,6 +19,7 @@
     |   +-- NotStored  TooLarge  WrongContent  NoPicture
     +-- InstanceError              an instance is unknown, exists already, or is in use
     +-- AppRefused                 an app that cannot be installed as it is
+    +-- ArchiveError               an export that is damaged, unsafe or does not fit
     +-- JournalError               the tree and its journal in the store do not fit together
     |   +-- JournalDamaged  JournalDiverged  JournalNewer  MomentGone
     +-- LeaseError                 who may write an instance
@@ -225,6 +226,13 @@ class InstanceError(CozyError):
 
 class AppRefused(CozyError):
     """The source of an app is unsafe, damaged, too large, or not what it should be."""
+
+    errno = errno.EINVAL
+
+
+class ArchiveError(CozyError):
+    """An archive of an instance that is damaged, cut short, unsafe, of another kind, or not for
+    this instance."""
 
     errno = errno.EINVAL
 

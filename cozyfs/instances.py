@@ -23,6 +23,7 @@ from cozyfs.errors import (
     PreconditionFailed,
     UsageError,
 )
+from cozyfs.moving import exports
 from cozyfs.store.buckets import SIDE_BUCKETS, bucket_name, org_bucket, side_bucket
 from cozyfs.store.keys import check_db_prefix, default_db_prefix
 from cozyfs.values import Instance
@@ -126,8 +127,7 @@ def _refuse_if_taken(existing: Iterator[Instance], wanted: Instance) -> None:
 
 def _write(store: Store, instance: Instance) -> None:
     """Where there is no record. Raises PreconditionFailed, on stores that know conditions."""
-    record = {"format": RECORD_FORMAT, **asdict(instance)}
-    body = _encode(record)
+    body = _encode({"format": RECORD_FORMAT, **asdict(instance)})
     bucket, key, kind = instance.bucket, record_key(instance.db_prefix), "application/json"
     try:
         store.put(bucket, key, body, content_type=kind, if_absent=True)
@@ -146,8 +146,10 @@ def find(
     *,
     org: str | None = None,
     db_prefix: str | None = None,
+    even_deleting: bool = False,
 ) -> Instance:
-    """The instance of *domain*; InstanceError when there is none, or more than one.
+    """The instance of *domain*; InstanceError when there is none, or more than one, or when its
+    destruction has begun, unless *even_deleting*.
 
     One request where the prefix is the default one and *org* is right (or not given, and the
     instance has none); else all records are read, of all organisations unless *org* is given.
@@ -155,6 +157,8 @@ def find(
     instance = _find(store, bucket_prefix, normalise_domain(domain), org, db_prefix)
     if instance is None:
         raise InstanceError(f"there is no instance {normalise_domain(domain)} in this storage")
+    if instance.deleting and not even_deleting:
+        raise InstanceError(f"{instance.domain} is being destroyed: finish that first")
     return instance
 
 
@@ -244,6 +248,7 @@ def _parse(body: bytes, db_prefix: str) -> Instance:
             max_versions=_optional(record, "max_versions", int),
             version_delay_s=_optional(record, "version_delay_s", float),
             trash_age_s=_optional(record, "trash_age_s", int),
+            deleting=bool(record.get("deleting", False)),
         )
     except (ValueError, KeyError, TypeError) as exc:
         raise InstanceError(
@@ -295,15 +300,19 @@ def reread(store: Store, instance: Instance) -> Instance:
     return _parse(body, instance.db_prefix)
 
 
-def destroy(store: Store, instance: Instance) -> int:
-    """Deletes all objects and unfinished uploads of *instance*, its record last, so that an
-    interrupted call can be repeated; returns how many objects. The bucket stays: other instances
-    may be in it."""
+def destroy(store: Store, bucket_prefix: str, instance: Instance) -> int:
+    """Deletes all that *instance* has, in every bucket: objects and unfinished uploads under its
+    prefix, and the exports of its domain. Its record says so first and goes last, so that nobody
+    uses what is half gone, and an interrupted call can be repeated. Returns how many objects
+    there were. Buckets stay: other instances may be in them."""
     prefix = f"{check_db_prefix(instance.db_prefix)}/"
     record = record_key(instance.db_prefix)
-    for upload in list(store.list_multipart(instance.bucket, prefix)):
-        store.abort_multipart(instance.bucket, upload.key, upload.upload_id)
-    count = 0
+    modify(store, instance, deleting=True)
+    # Asked for the whole bucket: MinIO knows no other prefixes than whole keys.
+    for upload in list(store.list_multipart(instance.bucket, "")):
+        if upload.key.startswith(prefix):
+            store.abort_multipart(instance.bucket, upload.key, upload.upload_id)
+    count = exports.remove_all(store, bucket_prefix, instance.domain)
     objects = store.list(instance.bucket, prefix)
     while batch := list(islice(objects, _DELETE_BATCH)):
         keys = [info.key for info in batch if info.key != record]

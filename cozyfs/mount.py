@@ -29,7 +29,7 @@ from cozyfs.fuse.errors import errors
 from cozyfs.fuse.invalidation import tell_kernel, tell_news
 from cozyfs.fuse.views import OperationsWithViews
 from cozyfs.index import NO_CHANGES
-from cozyfs.nurseries import background_tasks
+from cozyfs.nurseries import background_tasks, first_of
 from cozyfs.requests import HANDLERS
 from cozyfs.rereading import reread_now_and_then
 from cozyfs.threads import Caller
@@ -131,17 +131,9 @@ def run_mount(options: MountOptions, on_ready: Callable[[], None]) -> None:
         refusal = group.subgroup(CozyError)
         if refusal is None:
             raise
-        raise _first(refusal) from group
+        raise first_of(refusal) from group
     finally:
         store.close()
-
-
-def _first(group: BaseExceptionGroup[CozyError]) -> CozyError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, CozyError)
-    return error
 
 
 class _Mount:

@@ -24,3 +24,11 @@ async def background_tasks() -> AsyncIterator[trio.Nursery]:
         nursery.cancel_scope.cancel()
     if failed is not None:
         raise failed
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error in what a nursery raised."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -296,6 +296,29 @@ async def open_past(
     return PastTree(Index.open(state.index_path), at_ns, restored)
 
 
+async def seize(
+    instance: Instance,
+    store: Store,
+    state: InstanceState,
+    *,
+    force_lease: bool,
+    notice: Callable[[str], None] = log.warning,
+) -> None:
+    """Take the lease, for somebody who ends the instance: no mount writes from now on. Raises
+    LeaseHeld, StoreError."""
+    objects = JournalObjects(store, instance.bucket, instance.db_prefix)
+    await take(
+        objects,
+        Owner.here(_owner_id(state), ""),
+        above_epoch=await objects.highest_epoch(),
+        duration_s=_lease_duration(),
+        force=force_lease,
+        on_wait=lambda record, seconds: notice(
+            f"waiting up to {seconds:.0f} s for the lease of {record.host} to expire"
+        ),
+    )
+
+
 async def _ensure_tree(
     instance: Instance,
     store: Store,

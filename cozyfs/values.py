@@ -97,3 +97,4 @@ class Instance:
     max_versions: int | None = None  # as in VersionRules; None: as configured
     version_delay_s: float | None = None
     trash_age_s: int | None = None  # what is in the trash for longer goes; 0: never; None: default
+    deleting: bool = False  # its destruction has begun

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import secrets
 import threading
 
 import pytest
@@ -12,7 +13,13 @@ from failing_store import FailingStore
 
 from cozyfs import instances
 from cozyfs.config import parse_fs_url
-from cozyfs.errors import InstanceError, NotSupported, ObjectNotFound, UsageError
+from cozyfs.errors import (
+    InstanceError,
+    NotSupported,
+    ObjectNotFound,
+    StoreUnavailable,
+    UsageError,
+)
 from cozyfs.store import LocalStore, open_store
 
 PREFIX = "test"
@@ -231,6 +238,32 @@ def test_a_damaged_record_is_told(store):
         instances.find(store, PREFIX, ALICE)
 
 
+# ---- changing
+
+
+def test_a_change_leaves_alone_what_it_does_not_know(store):
+    alice = instances.create(store, PREFIX, ALICE, context="one", quota=5)
+    key = instances.record_key(ALICE_DB)
+    record = json.loads(store.get(alice.bucket, key)) | {"of_tomorrow": 1}
+    store.put(alice.bucket, key, json.dumps(record).encode())
+
+    changed = instances.modify(store, alice, context="two")
+
+    assert (changed.context, changed.quota) == ("two", 5)
+    assert json.loads(store.get(alice.bucket, key)) == record | {"context": "two"}
+
+
+def test_of_two_changes_at_once_none_is_lost(store):
+    alice = instances.create(store, PREFIX, ALICE)
+    failing = FailingStore(store)
+    failing.before("put", lambda: instances.modify(store, alice, quota=7))
+
+    instances.modify(failing, alice, context="two")
+
+    changed = instances.find(store, PREFIX, ALICE)
+    assert (changed.context, changed.quota) == ("two", 7)
+
+
 # ---- destroying
 
 
@@ -241,7 +274,7 @@ def test_destroying_leaves_nothing_of_the_instance_and_all_of_the_others(store):
     put(store, bob, "id/content", ".cozyfs/journal/1")
     before = [info.key for info in store.list(bob.bucket, "cozy12/")]
 
-    count = instances.destroy(store, alice)
+    count = instances.destroy(store, PREFIX, alice)
 
     assert count == 5
     assert [info.key for info in store.list(alice.bucket)] == before
@@ -253,7 +286,7 @@ def test_destroying_aborts_unfinished_uploads_of_this_instance_only(store):
     store.create_multipart(alice.bucket, "cozy1/id/content", content_type="a/b")
     store.create_multipart(alice.bucket, "cozy12/id/content", content_type="a/b")
 
-    instances.destroy(store, alice)
+    instances.destroy(store, PREFIX, alice)
 
     left = [upload.key for upload in store.list_multipart(alice.bucket, "")]
     assert left == ["cozy12/id/content"]
@@ -272,17 +305,93 @@ def test_an_interrupted_destroy_can_be_repeated(store):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        instances.destroy(Interrupted(), alice)
-    assert instances.find(store, PREFIX, ALICE) == alice
+        instances.destroy(Interrupted(), PREFIX, alice)
+    with pytest.raises(InstanceError, match="is being destroyed"):
+        instances.find(store, PREFIX, ALICE)
+    left = instances.find(store, PREFIX, ALICE, even_deleting=True)
+    assert left.deleting
 
-    instances.destroy(store, alice)
+    instances.destroy(store, PREFIX, left)
     with pytest.raises(InstanceError):
         instances.find(store, PREFIX, ALICE)
     assert list(store.list(alice.bucket)) == []
 
 
+NEIGHBOURS = [
+    ("lice.example.com", "cozy12", ""),
+    ("alice.example.com.au", "cozy", ""),
+    ("alice.example", "cozy1-", ""),
+    ("bob.example.com", "cozy11", "acme"),
+]
+
+
+def everywhere(store, bucket_prefix):
+    return sorted(
+        (bucket, info.key)
+        for bucket in store.list_buckets()
+        if bucket.startswith(bucket_prefix)
+        for info in store.list(bucket)
+    )
+
+
+def uploads_everywhere(store, bucket_prefix):
+    return sorted(
+        (bucket, upload.key)
+        for bucket in store.list_buckets()
+        if bucket.startswith(bucket_prefix)
+        for upload in store.list_multipart(bucket, "")
+    )
+
+
+@pytest.mark.parametrize("name", ["local", "s3"])
+def test_destroying_touches_no_neighbour_in_any_bucket(name, request):
+    store = request.getfixturevalue(f"{name}_store")
+    bucket_prefix = f"t{secrets.token_hex(6)}"
+    for kind in ("apps-web", "apps-konnectors", "assets", "previews", "exports"):
+        store.ensure_bucket(f"{bucket_prefix}-{kind}")
+        store.put(f"{bucket_prefix}-{kind}", "cozy1/something", b"x")
+
+    def settle(domain, db_prefix, org):
+        made = instances.create(store, bucket_prefix, domain, db_prefix=db_prefix, org=org)
+        put(store, made, "id/content", "avatar", "thumbs/id-tiny", ".cozyfs/journal/1")
+        store.create_multipart(made.bucket, f"{db_prefix}/id/big", content_type="a/b")
+        exports = f"{bucket_prefix}-exports"
+        store.put(exports, f"{domain}/first", b"archive")
+        store.create_multipart(exports, f"{domain}/second", content_type="a/b")
+        return made
+
+    for neighbour in NEIGHBOURS:
+        settle(*neighbour)
+    before = everywhere(store, bucket_prefix), uploads_everywhere(store, bucket_prefix)
+    alice = settle(ALICE, "cozy1", "")
+
+    instances.destroy(store, bucket_prefix, alice)
+
+    assert everywhere(store, bucket_prefix) == before[0]
+    assert uploads_everywhere(store, bucket_prefix) == before[1]
+
+
+@pytest.mark.parametrize("call", range(1, 6))
+def test_destroying_that_is_cut_at_any_write_ends_the_same(store, call):
+    alice = instances.create(store, PREFIX, ALICE)
+    put(store, alice, "a", "b")
+    store.ensure_bucket("test-exports")
+    store.put("test-exports", f"{ALICE}/x", b"archive")
+    store.create_multipart(alice.bucket, f"{ALICE_DB}/c", content_type="a/b")
+    names = ["put", "abort_multipart", "delete_prefix", "delete_many", "delete"]
+    failing = FailingStore(store)
+    failing.fail(names[call - 1])
+
+    with pytest.raises(StoreUnavailable):
+        instances.destroy(failing, PREFIX, alice)
+    instances.destroy(store, PREFIX, instances.find(store, PREFIX, ALICE, even_deleting=True))
+
+    assert everywhere(store, PREFIX) == []
+    assert uploads_everywhere(store, PREFIX) == []
+
+
 def test_a_destroyed_instance_can_be_created_again(store):
-    instances.destroy(store, instances.create(store, PREFIX, ALICE))
+    instances.destroy(store, PREFIX, instances.create(store, PREFIX, ALICE))
 
     instances.create(store, PREFIX, ALICE)
 
@@ -301,7 +410,7 @@ def test_an_instance_lives_and_dies_on_s3(s3_url):
     assert instances.find(store, url.bucket_prefix, ALICE) == made
     with pytest.raises(InstanceError):
         instances.create(store, url.bucket_prefix, ALICE)
-    instances.destroy(store, made)
+    instances.destroy(store, url.bucket_prefix, made)
     with pytest.raises(ObjectNotFound):
         store.head(made.bucket, instances.record_key(made.db_prefix))
     store.close()
@@ -333,7 +442,7 @@ def test_what_another_has_modified_meanwhile_is_kept(store):
 
 def test_an_instance_that_is_gone_cannot_be_modified(store):
     made = instances.create(store, PREFIX, ALICE)
-    instances.destroy(store, made)
+    instances.destroy(store, PREFIX, made)
 
     with pytest.raises(InstanceError, match="no instance"):
         instances.modify(store, made, max_versions=3)
@@ -374,7 +483,7 @@ def test_a_change_between_reading_and_writing_is_not_lost(tmp_path):
 
 def test_the_quota_of_an_instance_that_is_gone_is_refused(store):
     made = instances.create(store, PREFIX, ALICE)
-    instances.destroy(store, made)
+    instances.destroy(store, PREFIX, made)
     for call in (
         lambda: instances.modify(store, made, quota=9),
         lambda: instances.reread(store, made),

@@ -152,6 +152,20 @@ async def test_what_a_killed_upload_left_is_attached_by_the_next_mount_of_this_m
             assert names(opened.index) == [b"f"]
 
 
+async def test_who_ends_an_instance_is_refused_while_a_writer_renews_unless_it_insists(
+    instance, store, machine, monkeypatch
+):
+    monkeypatch.setattr("cozyfs.journal.lease.GRACE_S", 0.5)
+    monkeypatch.setenv("COZYFS_LEASE_SECONDS", "2")
+    with trio.fail_after(30):
+        async with writing(instance, store, machine("one"), clean=False) as opened:
+            with pytest.raises(LeaseHeld):
+                await tree.seize(instance, store, machine("two"), force_lease=False)
+            opened.lease.check()  # it has it still
+            await tree.seize(instance, store, machine("two"), force_lease=True)
+            await opened.lease.lost.wait()
+
+
 async def test_a_second_writer_is_refused_while_the_first_renews(
     instance, store, machine, monkeypatch
 ):

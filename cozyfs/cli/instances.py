@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cozyfs.cli import output, stores
+from cozyfs.cli.exports import exports_group
+from cozyfs.cli.moving import copy_command, export_command, import_command
 from cozyfs.cli.parameters import (
     DURATION,
     SIZE,
@@ -31,7 +34,7 @@ trash_age_option = click.option(
 )
 
 
-@click.group(short_help="List, create, show and destroy instances.")
+@click.group(short_help="List, create, show, move and destroy instances.")
 def command() -> None:
     """The instances in a store. Each is one person's Cozy, named by its domain.
 
@@ -39,6 +42,7 @@ def command() -> None:
       cozyfs instances add alice.example.com --disk-quota 3GB
       cozyfs instances ls
       cozyfs instances show --json alice.example.com
+      cozyfs instances export alice.example.com -o alice.tgz
       cozyfs instances destroy alice.example.com
     """
 
@@ -143,6 +147,7 @@ def show(
 
 @command.command("modify", short_help="Change the settings of an instance.")
 @click.argument("domain")
+@click.option("--context", metavar="NAME", help="Its context; may be empty.")
 @store_options
 @instance_options
 @version_options
@@ -151,6 +156,7 @@ def show(
 @log_level_option("error")
 def modify(
     domain: str,
+    context: str | None,
     fs_url: str | None,
     config: Path | None,
     org: str | None,
@@ -161,7 +167,8 @@ def modify(
     as_json: bool,
     log_level: str,
 ) -> None:
-    """Change what is given, for every mount of the instance DOMAIN from its next start on.
+    """Change what is given, for every mount of the instance DOMAIN from its next start on. Its
+    organisation cannot change: it names the bucket; copy the instance into a new one instead.
 
     \b
       cozyfs instances modify alice.example.com --max-versions 50 --version-delay 1h
@@ -169,6 +176,7 @@ def modify(
     from cozyfs import instances
 
     given = {
+        "context": context,
         "max_versions": max_versions,
         "version_delay_s": version_delay,
         "trash_age_s": None if trash_age is None else int(trash_age),
@@ -235,6 +243,7 @@ def set_disk_quota(
 @instance_options
 @state_option
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--force-lease", is_flag=True, help="Take the lease from whoever has it.")
 @log_level_option("error")
 def destroy(
     domain: str,
@@ -244,21 +253,32 @@ def destroy(
     db_prefix: str | None,
     state_dir: Path | None,
     yes: bool,
+    force_lease: bool,
     log_level: str,
 ) -> None:
-    """Delete the instance DOMAIN: its files in the store, all of them and for good, and what
-    this machine keeps of it. Asks first. Refused while it is mounted on this machine.
+    """Delete the instance DOMAIN: its files in the store with their versions and exports, all of
+    them and for good, and what this machine keeps of it. Asks first. Refused while it is mounted
+    on this machine, or for writing on another one.
+
+    When it was interrupted, the instance can be used no more; run it again.
 
     \b
       cozyfs instances destroy alice.example.com
     """
+    import trio
+
     from cozyfs import instances
+    from cozyfs.cli.restoring import notice
     from cozyfs.config import state_dir as default_state_dir
     from cozyfs.state import InstanceState
+    from cozyfs.tree import seize
 
     settings = stores.settings(fs_url, config, log_level)
+    prefix = settings.url.bucket_prefix
     with stores.opened(settings) as store:
-        instance = stores.find(store, settings, domain, org, db_prefix)
+        instance = instances.find(
+            store, prefix, domain, org=org, db_prefix=db_prefix, even_deleting=True
+        )
     state = InstanceState.open(default_state_dir(state_dir), instance.bucket, instance.db_prefix)
     state.hold(domain)  # until the end: nothing may mount what is being deleted
     try:
@@ -266,12 +286,21 @@ def destroy(
         if not yes and not click.confirm(f"Delete {domain} with all its files, for good?"):
             raise InstanceError(f"{domain} was not deleted")
         with stores.opened(settings) as store:
-            instances.destroy(store, instance)
+            trio.run(
+                partial(seize, instance, store, state, force_lease=force_lease, notice=notice)
+            )
+            instances.destroy(store, prefix, instance)
             if state.belongs_to(store.description):
                 state.remove()
     finally:
         state.unlock()
     click.echo(f"deleted {domain}")
+
+
+command.add_command(export_command)
+command.add_command(import_command)
+command.add_command(copy_command)
+command.add_command(exports_group)
 
 
 def _row(instance: Instance) -> tuple[str, ...]:
@@ -295,4 +324,5 @@ def _fields(instance: Instance) -> dict[str, Any]:
         "db_prefix": instance.db_prefix,
         "bucket": instance.bucket,
         "created": instance.created_at,
+        "being_deleted": instance.deleting,
     }

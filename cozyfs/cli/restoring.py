@@ -20,9 +20,11 @@ PLAIN_INTERVAL_S = 5.0
 
 
 class RestoreProgress:
-    """Called with the bytes read so far and those there are, maybe from a worker thread."""
+    """Called with the bytes done so far and those there are, maybe from a worker thread. *what*
+    is done with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "restoring the tree") -> None:
+        self._what = what
         self._began = time.monotonic()
         self._next_line = self._began + PLAIN_INTERVAL_S
         self._bar: Progress | None = None
@@ -34,7 +36,7 @@ class RestoreProgress:
                 self._show(done, total)
         elif now > self._next_line:
             self._next_line = now + PLAIN_INTERVAL_S
-            click.echo(f"restoring the tree: {done >> 20} of {total >> 20} MiB", err=True)
+            click.echo(f"{self._what}: {done >> 20} of {total >> 20} MiB", err=True)
 
     def _show(self, done: int, total: int) -> None:
         if self._bar is None:
@@ -48,7 +50,7 @@ class RestoreProgress:
             )
 
             self._bar = Progress(
-                TextColumn("restoring the tree"),
+                TextColumn(self._what),
                 BarColumn(),
                 DownloadColumn(),
                 TimeRemainingColumn(),

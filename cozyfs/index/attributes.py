@@ -32,6 +32,14 @@ class Attributes(Rows):
             self._update(old, new)
         return new
 
+    def set_birth(self, ino: Ino, btime_ns: int) -> None:
+        """It was created then: for a tree that comes from elsewhere. Raises NotFound."""
+        with self._db.transaction():
+            old = self._inode(ino)
+            self._rename_document(
+                old, doc_id=old.doc_id, object_doc_id=old.object_doc_id, btime_ns=btime_ns
+            )
+
     def set_content(
         self, ino: Ino, content: Content, *, mtime_ns: int, ctime_ns: int, now_ns: int
     ) -> Inode:

@@ -36,7 +36,8 @@ COMPUTED = frozenset(
 CERTIFIED = frozenset({"carbonCopy", "electronicSafe"})
 """Keys of `metadata` that vouch for where a file came from: a copy did not come from there."""
 
-_DEFAULTS: dict[str, dict[str, Any]] = {"directory": {}, "file": {"encrypted": False}}
+DEFAULTS: dict[str, dict[str, Any]] = {"directory": {}, "file": {"encrypted": False}}
+"""Fields that are always there, by type."""
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -55,9 +56,12 @@ class Documents:
         inode = self.fs.get(ino)
         path = decode(self.fs.index.path_of(ino))
         if stat.S_ISDIR(inode.mode):
-            document = self._directory(inode, path)
+            place = {} if ino == ROOT_INO else self._place(inode)
+            document = directory_document(inode, path, place)
         elif stat.S_ISREG(inode.mode):
-            document = self._file(inode, path)
+            # A draft that is not in the store yet has another content than the index speaks of.
+            is_stored = self.fs.files.state(ino) == "clean"
+            document = file_document(inode, path, self._place(inode), is_stored=is_stored)
         else:
             raise InvalidRequest(f"{path} is neither a file nor a directory: it has no document")
         kept = self.fs.index.document(ino)
@@ -65,7 +69,7 @@ class Documents:
             document["restore_path"] = decode(item.restore_path)
             trashed = {"trashedAt": format_time(item.trashed_ns)}
             document["cozyMetadata"] = kept.get("cozyMetadata", {}) | trashed
-        return {**_DEFAULTS[document["type"]], **kept, **document}
+        return {**DEFAULTS[document["type"]], **kept, **document}
 
     def find(self, doc_ids: Iterable[str]) -> dict[str, Ino]:
         """The inodes of documents; ids that nothing has are left out. Walks the tree until all
@@ -111,34 +115,6 @@ class Documents:
 
     # ---- inside
 
-    def _directory(self, inode: Inode, path: str) -> dict[str, Any]:
-        document = {"_id": inode.doc_id, "type": "directory", "path": path}
-        if inode.ino != ROOT_INO:
-            document |= self._place(inode)
-        return document | _times(inode)
-
-    def _file(self, inode: Inode, path: str) -> dict[str, Any]:
-        place = self._place(inode)
-        mime = media_type(place["name"])
-        document: dict[str, Any] = {
-            "_id": inode.doc_id,
-            "type": "file",
-            **place,
-            **_times(inode),
-            "size": str(inode.size),
-            "mime": mime,
-            "class": media_class(mime),
-            "executable": bool(inode.mode & stat.S_IXUSR),
-            "trashed": path.startswith("/.cozy_trash/"),
-        }
-        # A draft that is not in the store yet has another content than the index speaks of.
-        if self.fs.files.state(inode.ino) == "clean":
-            if inode.md5 is not None:
-                document["md5sum"] = base64.b64encode(inode.md5).decode()
-            if inode.internal_id is not None:
-                document["internal_vfs_id"] = inode.internal_id
-        return document
-
     def _place(self, inode: Inode) -> dict[str, str]:
         names = self.fs.index.entries_of(inode.ino)
         if not names:
@@ -148,6 +124,42 @@ class Documents:
 
     def _page(self, directory: Ino, after: bytes) -> list[tuple[bytes, Inode]]:
         return self.fs.index.children(directory, after, 256)
+
+
+def directory_document(inode: Inode, path: str, place: dict[str, str]) -> dict[str, Any]:
+    """What the tree says of a directory at *path*; *place* is its `name` and `dir_id`, nothing
+    for the root."""
+    return {
+        "_id": inode.doc_id,
+        "type": "directory",
+        "path": path,
+        **place,
+        **times_of(inode),
+    }
+
+
+def file_document(
+    inode: Inode, path: str, place: dict[str, str], *, is_stored: bool = True
+) -> dict[str, Any]:
+    """What the tree says of a file at *path*. Not *is_stored*: nothing of its content."""
+    mime = media_type(place["name"])
+    document: dict[str, Any] = {
+        "_id": inode.doc_id,
+        "type": "file",
+        **place,
+        **times_of(inode),
+        "size": str(inode.size),
+        "mime": mime,
+        "class": media_class(mime),
+        "executable": bool(inode.mode & stat.S_IXUSR),
+        "trashed": path.startswith("/.cozy_trash/"),
+    }
+    if is_stored:
+        if inode.md5 is not None:
+            document["md5sum"] = base64.b64encode(inode.md5).decode()
+        if inode.internal_id is not None:
+            document["internal_vfs_id"] = inode.internal_id
+    return document
 
 
 def format_time(time_ns: int) -> str:
@@ -195,7 +207,8 @@ def fields_of_copy(fields: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _times(inode: Inode) -> dict[str, str]:
+def times_of(inode: Inode) -> dict[str, str]:
+    """`created_at` and `updated_at`."""
     # `cp -p` gives new files old times; a Cozy takes no document that was updated before it
     # was created.
     created = min(inode.btime_ns, inode.mtime_ns)

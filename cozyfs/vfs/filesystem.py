@@ -15,7 +15,6 @@ import logging
 import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import quote
 
 from cozyfs.errors import (
     CozyError,
@@ -33,6 +32,7 @@ from cozyfs.vfs.draft import Target
 from cozyfs.vfs.files import Files, without_set_ids
 from cozyfs.vfs.names import check_name, decode, media_class, media_type
 from cozyfs.vfs.news import News
+from cozyfs.vfs.objects import content_metadata
 from cozyfs.vfs.quota import Quota
 from cozyfs.vfs.trash import Trash
 from cozyfs.vfs.views import refuse_reserved
@@ -475,13 +475,9 @@ class FileSystem:
         names = self.index.entries_of(inode.ino)
         parent, name = names[0] if names else (TRASH_INO, b"")
         text = decode(name)
-        metadata = {
-            "cozyfs-id": inode.doc_id,
-            "cozyfs-parent": self.index.get(parent).doc_id,
-            "cozyfs-name": quote(text, safe=" "),
-            "cozyfs-mode": f"{inode.mode:o}",
-            "cozyfs-mtime": str(inode.mtime_ns),
-        }
+        metadata = content_metadata(
+            inode.doc_id, self.index.get(parent).doc_id, text, inode.mode, inode.mtime_ns
+        )
         key = self.objects.key(inode.doc_id, internal_id)
         return Target(inode.doc_id, internal_id, key, media_type(text), metadata)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cozyfs.journal.objects import Entry
 
 _JOURNAL, _SNAPSHOTS = ".cozyfs/journal/", ".cozyfs/snapshots/"
-_KNOWN = frozenset({".cozyfs/instance.json", ".cozyfs/lease"})
+_KNOWN = frozenset({".cozyfs/instance.json", ".cozyfs/lease", ".cozyfs/import.json"})
 _APPS = (".cozyfs/apps/", ".cozyfs/konnectors/")
 
 _FIXED: dict[str, Any] = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
 from cozyfs.errors import CozyError
 from cozyfs.store.keys import object_key
@@ -25,6 +26,19 @@ class ObjectRef(NamedTuple):
     key: str
     size: int  # bytes in the object
     md5: bytes | None  # of the object, when known
+
+
+def content_metadata(
+    doc_id: str, parent_id: str, name: str, mode: int, mtime_ns: int
+) -> dict[str, str]:
+    """What an object says of itself, so that it finds its place in a tree that was lost."""
+    return {
+        "cozyfs-id": doc_id,
+        "cozyfs-parent": parent_id,
+        "cozyfs-name": quote(name, safe=" "),
+        "cozyfs-mode": f"{mode:o}",
+        "cozyfs-mtime": str(mtime_ns),
+    }
 
 
 class Objects:

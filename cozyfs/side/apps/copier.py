@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from cozyfs.errors import AppRefused, CozyError, InvalidRequest, ObjectNotFound, StoreError
+from cozyfs.nurseries import first_of
 from cozyfs.side.apps import layout
 from cozyfs.side.apps.encoding import pack
 from cozyfs.store.buckets import side_bucket
@@ -106,7 +107,7 @@ class Copier:
                     key = self._key(file)
                     nursery.start_soon(send, key, await self._pack(file))
         except BaseExceptionGroup as group:
-            raise _first(group) from None
+            raise first_of(group) from None
 
     def _key(self, file: SourceFile) -> str:
         if not self._started:
@@ -192,10 +193,3 @@ class Copier:
 
 def _next(files: Iterator[T]) -> T | None:
     return next(files, None)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

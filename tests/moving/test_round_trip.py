@@ -1,0 +1,81 @@
+"""What goes out comes in again: all of it, as it was."""
+
+from __future__ import annotations
+
+import trio
+from failing_store import FailingStore
+from moving_world import (
+    caller,
+    entries,
+    export_file,
+    fill,
+    import_file,
+    import_source,
+    keys,
+    referenced,
+    writing,
+)
+
+from cozyfs.moving.into import InstanceSource
+
+
+async def test_an_instance_comes_out_of_another_store_as_it_went_in(
+    store, alice, other_store, carol, tmp_path
+):
+    first, second = tmp_path / "first.tgz", tmp_path / "second.tgz"
+    with trio.fail_after(60):
+        await fill(store, alice, tmp_path / "a")
+        made = await export_file(store, alice, tmp_path / "a", first)
+        report = await import_file(other_store, carol, tmp_path / "c", first)
+        await export_file(other_store, carol, tmp_path / "c", second)
+
+    assert report.problems == []
+    assert (made.files, made.versions) == (report.files, report.versions) == (10, 2)
+    assert entries(second) == entries(first)
+
+
+async def test_an_import_leaves_no_object_that_nothing_refers_to(
+    store, alice, other_store, carol, tmp_path
+):
+    path = tmp_path / "a.tgz"
+    with trio.fail_after(60):
+        await fill(store, alice, tmp_path / "a")
+        await export_file(store, alice, tmp_path / "a", path)
+        await import_file(other_store, carol, tmp_path / "c", path)
+        async with writing(other_store, carol, tmp_path / "c") as index:
+            held, queued = referenced(other_store, carol, index)
+
+    side = {key for key in keys(other_store, carol) if key.startswith(("thumbs/", "avatar"))}
+    assert len(side) == 2
+    assert queued == set()
+    assert keys(other_store, carol) == held | side
+
+
+async def test_a_copy_on_one_store_moves_no_content(store, alice, bob, tmp_path):
+    watched = FailingStore(store)
+    first, second = tmp_path / "first.tgz", tmp_path / "second.tgz"
+    with trio.fail_after(60):
+        await fill(store, alice, tmp_path / "a")
+        await export_file(store, alice, tmp_path / "a", first)
+        source = InstanceSource(alice, watched, caller(), tmp_path)
+        report = await import_source(watched, bob, tmp_path / "b", source)
+        await export_file(store, bob, tmp_path / "b", second)
+
+    assert report.problems == []
+    assert entries(second) == entries(first)
+    moved = [args[1] for name, args in watched.log if name in ("get", "put", "upload_part")]
+    assert [key for key in moved if "/.cozyfs/" not in key] == []
+    assert watched.calls["copy"] > 10
+    assert not list(tmp_path.glob("copy-*"))
+
+
+async def test_a_copy_between_stores_is_whole(store, alice, other_store, carol, tmp_path):
+    first, second = tmp_path / "first.tgz", tmp_path / "second.tgz"
+    with trio.fail_after(60):
+        await fill(store, alice, tmp_path / "a")
+        await export_file(store, alice, tmp_path / "a", first)
+        source = InstanceSource(alice, store, caller(), tmp_path)
+        await import_source(other_store, carol, tmp_path / "c", source)
+        await export_file(other_store, carol, tmp_path / "c", second)
+
+    assert entries(second) == entries(first)
