@@ -70,11 +70,12 @@ class Thumbnailer:
         self._waiting: dict[Ino, float] = {}  # when its time comes, in that order
         self._arrived = trio.Event()
         self._overflowed = False
+        self._making = False
 
     @property
     def waiting(self) -> int:
         """How many files have changed whose thumbnails were not made anew yet."""
-        return len(self._waiting)
+        return len(self._waiting) + self._making
 
     # ---- in the background
 
@@ -103,6 +104,7 @@ class Thumbnailer:
             del self._waiting[ino]
             if not self._waiting:
                 self._arrived = trio.Event()
+            self._making = True
             try:
                 await self._after_change(ino)
             except (NotFound, ReadOnly, LeaseLost, WrongContent) as exc:
@@ -112,6 +114,8 @@ class Thumbnailer:
                 log.warning("the thumbnails of inode %d could not be made: %s", ino, exc)
             except Exception:
                 log.exception("the thumbnails of inode %d could not be made", ino)
+            finally:
+                self._making = False
 
     async def _after_change(self, ino: Ino) -> None:
         inode, mime = self._file(ino)
