@@ -30,12 +30,13 @@ def store(local_store):
 
 
 @pytest.fixture
-async def running(fs, thumbnailer, autojump_clock):
-    """The service at work; returns a wait until there is nothing left to do."""
+async def running(fs, thumbnailer):
+    """The service at work; returns a wait until there is nothing left to do. For tests with
+    `autojump_clock`, which only they can ask for."""
     fs.on_new_content = thumbnailer.note
 
     async def settled():
-        with trio.fail_after(1_000_000):  # which this clock jumps over while threads work
+        with trio.fail_after(1_000_000):  # the clock jumps while threads work
             while thumbnailer.waiting:  # noqa: ASYNC110  a count has no event
                 await trio.sleep(0.1)
 
@@ -60,21 +61,25 @@ async def picture(fs, thumbnails, path, form="tiny"):
         return await (await thumbnails.find(inode.doc_id, form, inode.md5)).read()
 
 
-async def test_an_image_gets_its_thumbnails_after_it_is_written(fs, thumbnails, running):
+async def test_an_image_gets_its_thumbnails_after_it_is_written(
+    fs, thumbnails, running, autojump_clock
+):
     await write(fs, "/a.jpg", b"1")
     await running()
     assert await picture(fs, thumbnails, "/a.jpg") == b"tiny of 1"
     assert await picture(fs, thumbnails, "/a.jpg", "large") == b"large of 1"
 
 
-async def test_other_files_are_nobodys_business(fs, drawer, thumbnailer, running):
+async def test_other_files_are_nobodys_business(fs, drawer, thumbnailer, running, autojump_clock):
     await write(fs, "/a.txt", b"1")
     assert thumbnailer.waiting == 0
     await running()
     assert drawer.drawn == []
 
 
-async def test_of_several_changes_only_the_last_is_drawn(fs, drawer, thumbnails, running):
+async def test_of_several_changes_only_the_last_is_drawn(
+    fs, drawer, thumbnails, running, autojump_clock
+):
     for number in range(5):
         await write(fs, "/a.jpg", b"%d" % number)
     await running()
@@ -82,7 +87,9 @@ async def test_of_several_changes_only_the_last_is_drawn(fs, drawer, thumbnails,
     assert await picture(fs, thumbnails, "/a.jpg") == b"tiny of 4"
 
 
-async def test_a_change_while_it_is_drawn_is_drawn_next(fs, drawer, thumbnails, running):
+async def test_a_change_while_it_is_drawn_is_drawn_next(
+    fs, drawer, thumbnails, running, autojump_clock
+):
     drawer.may_end = trio.Event()
     await write(fs, "/a.jpg", b"1")
     await drawer.begun.wait()
@@ -93,7 +100,7 @@ async def test_a_change_while_it_is_drawn_is_drawn_next(fs, drawer, thumbnails, 
     assert await picture(fs, thumbnails, "/a.jpg") == b"tiny of 2"
 
 
-async def test_whoever_writes_does_not_wait(fs, drawer, thumbnailer, running):
+async def test_whoever_writes_does_not_wait(fs, drawer, thumbnailer, running, autojump_clock):
     drawer.may_end = trio.Event()
     await write(fs, "/a.jpg", b"1")
     await drawer.begun.wait()
@@ -103,7 +110,7 @@ async def test_whoever_writes_does_not_wait(fs, drawer, thumbnailer, running):
     drawer.may_end.set()
 
 
-async def test_a_new_name_alone_draws_nothing_again(fs, drawer, running):
+async def test_a_new_name_alone_draws_nothing_again(fs, drawer, running, autojump_clock):
     await write(fs, "/a.jpg", b"1")
     await running()
     Paths(fs).rename("/a.jpg", "/b.jpg")
@@ -111,7 +118,9 @@ async def test_a_new_name_alone_draws_nothing_again(fs, drawer, running):
     assert drawer.drawn == [b"1"]
 
 
-async def test_a_name_that_makes_an_image_of_it_draws(fs, drawer, thumbnails, running):
+async def test_a_name_that_makes_an_image_of_it_draws(
+    fs, drawer, thumbnails, running, autojump_clock
+):
     await write(fs, "/a.tmp", b"1")
     Paths(fs).rename("/a.tmp", "/a.jpg")
     await running()
@@ -119,7 +128,7 @@ async def test_a_name_that_makes_an_image_of_it_draws(fs, drawer, thumbnails, ru
 
 
 async def test_a_content_that_cannot_be_drawn_is_marked_until_the_next(
-    fs, drawer, thumbnails, running
+    fs, drawer, thumbnails, running, autojump_clock
 ):
     drawer.error = NoPicture("bad")
     await write(fs, "/a.jpg", b"bad")
@@ -132,7 +141,9 @@ async def test_a_content_that_cannot_be_drawn_is_marked_until_the_next(
     assert await picture(fs, thumbnails, "/a.jpg") == b"tiny of good"
 
 
-async def test_what_is_in_the_trash_gets_none_and_keeps_its_own(fs, drawer, thumbnails, running):
+async def test_what_is_in_the_trash_gets_none_and_keeps_its_own(
+    fs, drawer, thumbnails, running, autojump_clock
+):
     await write(fs, "/kept.jpg", b"1")
     await running()
     await write(fs, "/late.jpg", b"2")
@@ -146,7 +157,9 @@ async def test_what_is_in_the_trash_gets_none_and_keeps_its_own(fs, drawer, thum
     assert await picture(fs, thumbnails, "/late.jpg") == b"tiny of 2"
 
 
-async def test_a_file_that_goes_while_it_is_drawn_leaves_no_thumbnails(fs, drawer, store, running):
+async def test_a_file_that_goes_while_it_is_drawn_leaves_no_thumbnails(
+    fs, drawer, store, running, autojump_clock
+):
     drawer.may_end = trio.Event()
     inode = await write(fs, "/a.jpg", b"1")
     await drawer.begun.wait()
@@ -159,7 +172,7 @@ async def test_a_file_that_goes_while_it_is_drawn_leaves_no_thumbnails(fs, drawe
     assert [info.key for info in store.list(fs.objects.bucket, "")] == [], inode
 
 
-async def test_a_restored_version_is_drawn(fs, thumbnails, running):
+async def test_a_restored_version_is_drawn(fs, thumbnails, running, autojump_clock):
     fs.files.versions.rules = VersionRules(20, 0.0)
     await write(fs, "/a.jpg", b"1")
     ino = (await write(fs, "/a.jpg", b"2")).ino
@@ -171,7 +184,7 @@ async def test_a_restored_version_is_drawn(fs, thumbnails, running):
     assert await picture(fs, thumbnails, "/a.jpg") == b"tiny of 1"
 
 
-async def test_a_copy_is_drawn(fs, thumbnails, running):
+async def test_a_copy_is_drawn(fs, thumbnails, running, autojump_clock):
     inode = await write(fs, "/a.jpg", b"1")
     await copy_file(fs, inode.ino, ROOT_INO, b"b.jpg")
     await running()
@@ -179,7 +192,7 @@ async def test_a_copy_is_drawn(fs, thumbnails, running):
 
 
 async def test_an_error_is_logged_and_the_next_file_is_drawn(
-    fs, drawer, thumbnails, running, caplog
+    fs, drawer, thumbnails, running, caplog, autojump_clock
 ):
     drawer.error = SideError("the program does not work")
     await write(fs, "/a.jpg", b"1")
@@ -192,7 +205,9 @@ async def test_an_error_is_logged_and_the_next_file_is_drawn(
     assert await picture(fs, thumbnails, "/b.jpg") == b"tiny of 2"
 
 
-async def test_who_lost_the_lease_makes_none(fs, drawer, confirmed, running, store):
+async def test_who_lost_the_lease_makes_none(
+    fs, drawer, confirmed, running, store, autojump_clock
+):
     confirmed.refusal = LeaseLost("another mount writes")
     await write(fs, "/a.jpg", b"1")
     await running()
