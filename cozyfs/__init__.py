@@ -4,7 +4,9 @@ Layers, imports point down only::
 
     cli            click commands, output for people, exit codes
     mount          builds the parts, runs them until unmounted
+    joined         what needs the tree and the side storages: thumbnails, views of apps
     fuse           pyfuse3.Operations: kernel requests <-> vfs calls
+    side           avatars, thumbnails, apps, assets: beside the files, over store alone
     vfs            what a Cozy file system means: files, drafts, directories
     index | store  SQLite tree                | objects in buckets (s3, local)
     errors, values, threads                     under all of them

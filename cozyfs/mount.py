@@ -29,9 +29,17 @@ from cozyfs.fuse.errors import errors
 from cozyfs.fuse.invalidation import tell_kernel, tell_news
 from cozyfs.fuse.views import OperationsWithViews
 from cozyfs.index import NO_CHANGES
+from cozyfs.joined import thumbnail_requests
+from cozyfs.joined.app_view import AppView
+from cozyfs.joined.thumbnail_view import ThumbnailView
+from cozyfs.joined.thumbnailer import Thumbnailer
 from cozyfs.nurseries import background_tasks, first_of
 from cozyfs.requests import HANDLERS
 from cozyfs.rereading import reread_now_and_then
+from cozyfs.side.apps import KONNECTORS, WEBAPPS, AppFiles
+from cozyfs.side.render import Renderer
+from cozyfs.side.thumbnails import Thumbnails
+from cozyfs.store.buckets import DEFAULT_PREFIX
 from cozyfs.threads import Caller
 from cozyfs.tree import (
     PastTree,
@@ -56,6 +64,7 @@ if TYPE_CHECKING:
     from cozyfs.state import InstanceState
     from cozyfs.store.base import Store
     from cozyfs.values import Instance, VersionRules
+    from cozyfs.vfs.views import View
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +105,7 @@ class MountOptions:
     store: Callable[[], Store]  # opened after the fork to the background
     store_description: str  # for people, no credentials
     state: InstanceState  # locked
+    bucket_prefix: str = DEFAULT_PREFIX  # of the buckets with apps
     read_only: bool = False
     at_ns: int | None = None  # the tree as it was then; read-only
     fuse_options: frozenset[str] = frozenset()  # passed on to FUSE
@@ -109,6 +119,7 @@ class MountOptions:
     parallel: int = 32
     retention_s: float = 86400.0
     use_trash: bool = True
+    make_thumbnails: bool = True
     trash_age_s: float = 30 * 86400.0  # 0: nothing is removed from the trash by itself
     journal_interval_s: float = 1.0
     refresh_s: float = 2.0  # of a read-only mount
@@ -155,6 +166,14 @@ class _Mount:
         self._past: PastTree | None = None
         self._index: Index
         self._fs: FileSystem
+        self._thumbnailer: Thumbnailer
+        self._thumbnails = Thumbnails(
+            store,
+            self._caller,
+            options.instance.bucket,
+            options.instance.db_prefix,
+            Renderer(self._caller, options.state.directory),
+        )
 
     async def run(self) -> None:
         options = self._options
@@ -233,7 +252,8 @@ class _Mount:
                 nursery.start_soon(abort_uploads, objects, left)
             remembered_s = FOLLOWED_S if self._reader is not None else FOREVER_S
             show = Presentation(options.uid, options.gid, options.umask, remembered_s)
-            operations = OperationsWithViews(fs, show, Views([VersionView(fs)]))
+            self._thumbnailer = Thumbnailer(fs, self._thumbnails, self._confirm)
+            operations = OperationsWithViews(fs, show, Views(self._views()))
             # Where ACLs are on, the kernel checks permissions whatever else it was told.
             operations.enable_acl = options.default_permissions
             _init_fuse(operations, options)
@@ -245,6 +265,9 @@ class _Mount:
                 if not options.read_only:
                     nursery.start_soon(self._again, RETRY_PAUSE_S, fs.files.retry_failed)
                     nursery.start_soon(self._again, self._deletion_pause, self._delete_due)
+                    if options.make_thumbnails:
+                        fs.on_new_content = self._thumbnailer.note
+                        nursery.start_soon(self._thumbnailer.run)
                     fs.news.listen()
                     nursery.start_soon(self._again, NEWS_PAUSE_S, self._tell_news)
                     if options.trash_age_s:
@@ -264,6 +287,18 @@ class _Mount:
             await self._store_everything()
             await self._keep_the_rest()
             nursery.cancel_scope.cancel()
+
+    def _views(self) -> list[View]:
+        prefix = self._options.bucket_prefix
+        apps, konnectors = (
+            AppFiles(self._store, self._caller, prefix, kind) for kind in (WEBAPPS, KONNECTORS)
+        )
+        return [
+            VersionView(self._fs),
+            ThumbnailView(self._fs, self._thumbnails),
+            AppView(b".cozy_apps", apps),
+            AppView(b".cozy_konnectors", konnectors),
+        ]
 
     @property
     def _deletion_pause(self) -> float:
@@ -318,7 +353,13 @@ class _Mount:
         fs = self._fs
         await self._confirm()  # whoever lost the lease deletes nothing any more
         retention_s = self._options.retention_s
-        await delete_due(self._index, fs.objects, retention_s, lambda: fs.objects_in_use)
+        await delete_due(
+            self._index,
+            fs.objects,
+            retention_s,
+            lambda: fs.objects_in_use,
+            self._thumbnails.keys,
+        )
 
     async def _tell_news(self) -> None:
         await self._fs.news.wait()
@@ -395,6 +436,8 @@ class _Mount:
             await self._flush_with_progress(send)
         elif isinstance(operation, str) and operation in HANDLERS:
             await HANDLERS[operation](self._fs, request, send)
+        elif isinstance(operation, str) and operation in thumbnail_requests.HANDLERS:
+            await thumbnail_requests.HANDLERS[operation](self._thumbnailer, request, send)
         else:
             raise CozyError("unknown request")
 
@@ -425,6 +468,7 @@ class _Mount:
                 "hits": files.cache.hits,
                 "misses": files.cache.misses,
             },
+            "thumbnails_to_make": self._thumbnailer.waiting,
             "objects_to_delete": self._index.pending_deletions(),
             "requests_retried": self._caller.retries,
             "errors": errors.total + files.upload_errors,

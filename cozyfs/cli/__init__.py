@@ -30,7 +30,7 @@ EXIT_INTERRUPTED = 130
 
 COMMANDS = (
     *("mount", "umount", "flush", "status", "usage", "cp", "versions", "trash", "log", "fsck"),
-    *("instances", "avatar", "apps", "konnectors", "assets", "completion"),
+    *("thumbnails", "instances", "avatar", "apps", "konnectors", "assets", "completion"),
 )
 
 

@@ -48,6 +48,7 @@ class FstabOptions:
     read_only: bool | None = None
     create: bool = False
     trash: bool = True
+    thumbs: bool = True
     default_permissions: bool = True
     uid: int | None = None
     gid: int | None = None
@@ -87,6 +88,8 @@ def _with(options: FstabOptions, word: str) -> FstabOptions:
             return replace(options, create=True)
         case "trash" | "notrash":
             return replace(options, trash=name == "trash")
+        case "thumbs" | "nothumbs":
+            return replace(options, thumbs=name == "thumbs")
         case "default_permissions":
             return replace(options, default_permissions=True)
         case "nodefault_permissions":

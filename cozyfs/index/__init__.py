@@ -8,7 +8,7 @@ from cozyfs.index.deletions import Deletion
 from cozyfs.index.difference import difference
 from cozyfs.index.outbox import NO_CHANGES, Batch, Changes, grouped
 from cozyfs.index.renaming import EXCHANGE, NOREPLACE, RenameResult
-from cozyfs.index.rows import MAX_LINKS
+from cozyfs.index.rows import MAX_LINKS, NO_OBJECT
 from cozyfs.index.scan import Scan
 from cozyfs.index.trash import TrashItem
 from cozyfs.index.tree import CACHE_SIZE, Index
@@ -23,6 +23,7 @@ __all__ = [
     "MAX_LINKS",
     "NOREPLACE",
     "NO_CHANGES",
+    "NO_OBJECT",
     "SCHEMA_VERSION",
     "Batch",
     "Changes",

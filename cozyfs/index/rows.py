@@ -24,6 +24,9 @@ MAX_LINKS = 2**31 - 1
 INO_BLOCK = 1_000
 """Inode numbers reserved at a time: 2**63 of them last for any number of mounts."""
 
+NO_OBJECT = "-"
+"""As the internal id of what waits for deletion: no object, only what lies beside the document."""
+
 _DIRECTORIES_KNOWN = 100_000
 """Directories of which it is remembered whether they are in the trash."""
 
@@ -270,6 +273,9 @@ class Rows:
                 "SELECT internal_id FROM versions WHERE doc_id = ?", (inode.doc_id,)
             ):
                 self._remove_version(inode.doc_id, internal_id, now_ns)
+            if inode.size and (inode.internal_id is None or inode.object_doc_id is not None):
+                # No object of its own would tell those who remove what lies beside documents.
+                self._queue(inode.doc_id, NO_OBJECT, now_ns)
         self._cache.forget(inode.ino)
         self._counter.count(inode, None)
 

@@ -40,6 +40,9 @@ news: uploads take their time, and clocks of the store and of machines differ.""
 
 PARALLEL_HEADS = 16
 
+_NO_CONTENTS = (".cozyfs/", "thumbs/")
+"""What keys begin with, after the prefix of the instance, that are of no document's content."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -195,7 +198,7 @@ def _candidates(
     prefix = f"{db_prefix}/"
     for info in listed:
         name = info.key.removeprefix(prefix)
-        if name.startswith(".cozyfs/"):
+        if name.startswith(_NO_CONTENTS):
             continue
         modified = info.last_modified
         if earliest is not None and modified is not None and modified.timestamp() < earliest:

@@ -159,25 +159,27 @@ async def packed(
 
     async def produce(nursery: trio.Nursery) -> None:
         at = 0
-        async with send, contextlib.aclosing(parts):
-            async for part in parts:
-                size = len(part) if isinstance(part, bytes) else part.stop - part.start
-                at += size
-                if at <= skip:
-                    if progress is not None and isinstance(part, Range):
-                        progress(size)
-                    continue
-                late = max(skip - (at - size), 0)  # bytes of it that were written before
-                slot = _Slot()
-                if isinstance(part, bytes):
-                    slot.data = part[late:]
-                    slot.done.set()
-                    await send.send((slot, False))
-                else:
-                    await free.acquire()
-                    wanted = Range(part.content, part.start + late, part.stop)
-                    nursery.start_soon(fetch, slot, wanted)
-                    await send.send((slot, True))
+        # Who reads no more has failed, and says why.
+        with contextlib.suppress(trio.BrokenResourceError):
+            async with send, contextlib.aclosing(parts):
+                async for part in parts:
+                    size = len(part) if isinstance(part, bytes) else part.stop - part.start
+                    at += size
+                    if at <= skip:
+                        if progress is not None and isinstance(part, Range):
+                            progress(size)
+                        continue
+                    late = max(skip - (at - size), 0)  # bytes of it that were written before
+                    slot = _Slot()
+                    if isinstance(part, bytes):
+                        slot.data = part[late:]
+                        slot.done.set()
+                        await send.send((slot, False))
+                    else:
+                        await free.acquire()
+                        wanted = Range(part.content, part.start + late, part.stop)
+                        nursery.start_soon(fetch, slot, wanted)
+                        await send.send((slot, True))
 
     async def consume() -> None:
         buffer, at = bytearray(), skip

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import hashlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from cozyfs.side.served import Served
 from cozyfs.store.keys import check_db_prefix, thumb_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
     from cozyfs.side.render import Renderer, Source
     from cozyfs.store import Store
@@ -80,11 +81,16 @@ class Thumbnails:
             raise ValueError(name)
         return f"{self._folder}/{thumb_name(doc_id)}-{name}"
 
+    def keys(self, doc_id: str) -> list[str]:
+        """Of all formats."""
+        return [self.key(doc_id, name) for name in FORMATS]
+
     async def build(
-        self, doc_id: str, md5: bytes, mime: str, size: int, source: Source
+        self, doc_id: str, md5: bytes | None, mime: str, size: int, source: Source
     ) -> Outcome:
         """Makes all thumbnails of a file, in place of those that it has. *md5* is of its
-        content, 16 raw bytes; *size* in bytes; *source* gives the content.
+        content, 16 raw bytes; None where nobody knows it: then it is computed on the way. *size*
+        in bytes; *source* gives the content.
 
         Raises WrongContent or TooLarge when the content is another one (it changed), SideError
         when this machine cannot draw now, StoreError, NoSpace, and what *source* raises: then
@@ -97,28 +103,33 @@ class Thumbnails:
                 await self._remove(doc_id)
                 return Outcome.SKIPPED
             targets = _OF_KIND[kind]
+            hashed = _Hashed(source)
             try:
-                pictures = await self._renderer.draw(kind, source, targets, md5=md5)
+                pictures = await self._renderer.draw(
+                    kind, source if md5 else hashed.pieces, targets, md5=md5
+                )
             except NoPicture as exc:
                 log.info("no thumbnails of document %s: %s", doc_id, exc)
                 for target in targets:
                     await self._put(doc_id, target.name, b"", OCTET_STREAM, {})
                 outcome = Outcome.FAILED
             else:
+                metadata = {"file-md5": (md5 or hashed.digest).hex()}
                 for name, picture in pictures.items():
-                    await self._put(doc_id, name, picture, JPEG, {"file-md5": md5.hex()})
+                    await self._put(doc_id, name, picture, JPEG, metadata)
                 outcome = Outcome.MADE
             await self._remove(doc_id, [name for name in FORMATS if name not in _names(targets)])
             return outcome
 
-    async def missing(self, doc_id: str, md5: bytes, mime: str, size: int) -> list[str]:
+    async def missing(self, doc_id: str, md5: bytes | None, mime: str, size: int) -> list[str]:
         """The formats that :meth:`build` would make and that do not exist."""
         kind = kind_of(mime, size)
         names = _names(_OF_KIND[kind]) if kind else []
         return [name for name in names if not await self.exists(doc_id, name, md5)]
 
-    async def exists(self, doc_id: str, name: str, md5: bytes) -> bool:
-        """Whether there is a thumbnail of this content, or a marker that there can be none."""
+    async def exists(self, doc_id: str, name: str, md5: bytes | None) -> bool:
+        """Whether there is a thumbnail of this content (None: of any), or a marker that there
+        can be none."""
         with contextlib.suppress(NotStored):
             await self._fresh(doc_id, name, md5)
             return True
@@ -126,18 +137,25 @@ class Thumbnails:
 
     async def open(self, doc_id: str, name: str, md5: bytes | None = None) -> Served:
         """The thumbnail to serve; with *md5*, only one of that content. Raises NotStored where
-        one is to be made, NoPicture where none can be."""
+        one is to be made, NoPicture where none can be. Removes what is damaged."""
+        try:
+            return await self.find(doc_id, name, md5)
+        except _Damaged:
+            # As on the Cozy server, all are to be made anew.
+            try:
+                await self.remove(doc_id)
+            except StoreError as exc:  # these credentials may be for reading alone
+                log.info("the thumbnails of document %s are damaged and stay: %s", doc_id, exc)
+            raise
+
+    async def find(self, doc_id: str, name: str, md5: bytes | None = None) -> Served:
+        """As :meth:`open`, but changes nothing."""
         served = await self._fresh(doc_id, name, md5)
         if served.content_type != OCTET_STREAM:
             return served
         if served.size == 0:
             raise NoPicture("no thumbnail can be made of the file")
-        # Nothing that a thumbnail can be: as on the Cozy server, all are to be made anew.
-        try:
-            await self.remove(doc_id)
-        except StoreError as exc:  # these credentials may be for reading alone
-            log.info("the thumbnails of document %s are damaged and stay: %s", doc_id, exc)
-        raise NotStored(f"there is no {name} thumbnail of the file")
+        raise _Damaged(f"there is no {name} thumbnail of the file")
 
     async def remove(self, doc_id: str) -> None:
         """All formats; after what is being drawn of this file. Absent is not an error."""
@@ -168,7 +186,7 @@ class Thumbnails:
         )
 
     async def _remove(self, doc_id: str, names: list[str] | None = None) -> None:
-        keys = [self.key(doc_id, name) for name in (FORMATS if names is None else names)]
+        keys = self.keys(doc_id) if names is None else [self.key(doc_id, n) for n in names]
         if keys:
             await self._caller.store(self._store.delete_many, self._bucket, keys)
 
@@ -181,6 +199,26 @@ class Thumbnails:
         finally:
             if not lock.locked():  # nor does anybody wait for it
                 self._locks.pop(doc_id, None)
+
+
+class _Damaged(NotStored):
+    """Something is stored there, but nothing that a thumbnail can be."""
+
+
+class _Hashed:
+    """A source whose MD5 is known when it has been read to its end."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.digest = b""
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        md5 = hashlib.md5(usedforsecurity=False)
+        async with contextlib.aclosing(self._source()) as pieces:
+            async for piece in pieces:
+                md5.update(piece)
+                yield piece
+        self.digest = md5.digest()
 
 
 def _names(targets: tuple[Target, ...]) -> list[str]:

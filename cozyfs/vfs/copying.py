@@ -195,7 +195,9 @@ class _Copy:
                     value = index.get_xattr(source.ino, attribute)
                     index.set_xattr(ino, attribute, value, now_ns=now)
             index.set_document(ino, fields_of_copy(index.document(source.ino)))
-            return index.set_content(ino, content, mtime_ns=now, ctime_ns=now, now_ns=now)
+            inode = index.set_content(ino, content, mtime_ns=now, ctime_ns=now, now_ns=now)
+        self._fs.has_new_content(ino)
+        return inode
 
     async def _undo(self) -> None:
         """Delete the object, which may be there; what cannot be deleted now stays queued."""

@@ -8,9 +8,10 @@ import time
 from typing import TYPE_CHECKING
 
 from cozyfs.errors import CozyError
+from cozyfs.index import NO_OBJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from collections.abc import Set as AbstractSet
 
     from cozyfs.index import Index
@@ -22,15 +23,23 @@ log = logging.getLogger(__name__)
 BATCH = 1000
 
 
+def _nothing(doc_id: str) -> Iterable[str]:
+    return ()
+
+
 async def delete_due(
     index: Index,
     objects: Objects,
     retention_s: float,
     in_use: Callable[[], AbstractSet[str]],
+    beside: Callable[[str], Iterable[str]] = _nothing,
 ) -> int:
     """Delete every queued object that has waited for *retention_s*; returns how many. An object
     is forgotten only after the store has confirmed: a crash in between deletes it again. One
-    whose key is *in_use* (a draft goes on from it) starts to wait anew."""
+    whose key is *in_use* (a draft goes on from it) starts to wait anew.
+
+    With the objects of a document that is not in the tree any more goes what the store has
+    *beside* it: the function gives the keys by the document's id."""
     deleted = 0
     before = time.time_ns() - int(retention_s * 1e9)
     while due := index.due_deletions(before, BATCH):
@@ -40,7 +49,11 @@ async def delete_due(
             row = keys.pop(key)
             index.queue_deletion(row.doc_id, row.internal_id, max(time.time_ns(), before))
         if keys:
-            await objects.caller.store(objects.store.delete_many, objects.bucket, list(keys))
+            documents = {row.doc_id for row in keys.values()}
+            gone = documents - index.with_doc_ids(documents).keys()
+            wanted = [key for key, row in keys.items() if row.internal_id != NO_OBJECT]
+            wanted += [key for doc_id in sorted(gone) for key in beside(doc_id)]
+            await objects.caller.store(objects.store.delete_many, objects.bucket, wanted)
         index.deletions_done(keys.values())
         deleted += len(keys)
     return deleted

@@ -86,9 +86,12 @@ class Files:
         version_rules: VersionRules | None = None,
         confirm: Callable[[], Awaitable[None]] | None = None,
         sync: Callable[[], Awaitable[None]] | None = None,
+        tell: Callable[[Ino], None] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
+        """*tell* is called with each file that has got another content."""
         self._index = index
+        self._tell = tell
         self._objects = objects
         self._nursery = nursery
         self._quota = quota
@@ -577,6 +580,7 @@ class Files:
                 return remove_names(self._index, node.ino, now)
             if before is not None:
                 go_back(self._index, before, now)
+                self._has_new_content(node.ino)
             return Changes(frozenset({node.ino}), frozenset())
 
     def _remember(self, node: Node, inode: Inode, freed: int) -> None:
@@ -771,6 +775,11 @@ class Files:
                 self._index.remove_draft(node.ino)
         node.failures = 0
         node.replaced = node.writers > 0 and (node.replaced or changed)
+        self._has_new_content(node.ino)
+
+    def _has_new_content(self, ino: Ino) -> None:
+        if self._tell is not None:
+            self._tell(ino)
 
     async def _settle(self, node: Node, draft: Draft) -> None:
         """The draft equals what the index says: go on from there."""

@@ -115,8 +115,12 @@ class FileSystem:
             version_rules=version_rules,
             confirm=confirm,
             sync=sync,
+            tell=self.has_new_content,
             clock=clock,
         )
+        self.on_new_content: Callable[[Ino], None] | None = None
+        """Called with each file that has another content, or another name that may make
+        something else of it; on the event loop, after the transaction. Raises nothing."""
         self.news = News(lambda ino: ino == ROOT_INO or ino in self._lookups)
         self.trash = Trash(
             index, self.files, nursery, self.news, clock, self._in_use, enabled=use_trash
@@ -125,6 +129,11 @@ class FileSystem:
     def turn_read_only(self) -> None:
         """Another process may write now: nothing is changed here any more."""
         self.read_only = self.files.read_only = True
+
+    def has_new_content(self, ino: Ino) -> None:
+        """Whoever changes the content of a file in the index says so here, after it."""
+        if self.on_new_content is not None:
+            self.on_new_content(ino)
 
     def start(self) -> None:
         """Take up what an earlier process left: inodes that were removed while open, and drafts
@@ -256,6 +265,9 @@ class FileSystem:
             self.trash.renamed(parent, new_parent, result, origins)
         if result.replaced is not None:
             self._gone_unless_kept(result.replaced)
+        for each in (result.moved, result.exchanged):
+            if each is not None and stat.S_ISREG(each.mode):
+                self.has_new_content(each.ino)
 
     async def set_attributes(
         self, ino: Ino, changes: AttributeChanges, size: int | None, uid: int

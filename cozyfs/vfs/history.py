@@ -142,6 +142,7 @@ class History:
             index.remove_version(version, now)
             index.set_document(ino, _restored_fields(index.document(ino), version.document))
         self._fs.files.replaced(ino)
+        self._fs.has_new_content(ino)
         return self._fs.get(ino)
 
     def remove(self, version: Version) -> None:

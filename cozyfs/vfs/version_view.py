@@ -4,22 +4,20 @@
 ``/Documents/report.odt``, by the names that `cozyfs.vfs.history` gives them. A directory of the
 tree is a directory here too: it lists its directories, and those of its files that have versions.
 
-Who may read a file, may read its versions: owner and permissions are those of the file and of the
-directories above it, without the right to write. Where an access control list says more than
-permission bits can, the group gets nothing.
+Who may read a file, may read its versions (`cozyfs.vfs.view_access`).
 """
 
 from __future__ import annotations
 
-from stat import S_IFDIR, S_IFREG, S_ISDIR, S_ISREG
+from stat import S_IFREG, S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING
 
 import trio
 
 from cozyfs.errors import NotFound
 from cozyfs.values import ROOT_INO, Inode
-from cozyfs.vfs.acl import ACCESS
 from cozyfs.vfs.history import content_inode, named
+from cozyfs.vfs.view_access import as_directory, readable
 
 if TYPE_CHECKING:
     from cozyfs.index import Version
@@ -29,9 +27,6 @@ if TYPE_CHECKING:
 
 PAGE = 256
 """Entries of a directory that are looked at between two checkpoints."""
-
-_READ = 0o444
-_GROUP = 0o070
 
 
 class VersionView:
@@ -97,26 +92,11 @@ class VersionView:
 
     def _version(self, inode: Inode, version: Version) -> Inode:
         return content_inode(version)._replace(
-            mode=S_IFREG | self._readable(inode), uid=inode.uid, gid=inode.gid
+            mode=S_IFREG | readable(self._fs.index, inode), uid=inode.uid, gid=inode.gid
         )
 
     def _directory(self, inode: Inode) -> Inode:
-        """As which a directory, or a file, of the tree is shown."""
-        allowed = self._readable(inode)
-        if S_ISDIR(inode.mode):
-            allowed |= self._permissions(inode) & 0o111
-        else:
-            allowed |= allowed >> 2
-        # One link: tools must not conclude how many directories there are inside.
-        return inode._replace(mode=S_IFDIR | allowed, nlink=1, size=0, stored=0)
-
-    def _readable(self, inode: Inode) -> int:
-        return self._permissions(inode) & _READ
-
-    def _permissions(self, inode: Inode) -> int:
-        if ACCESS in self._fs.index.list_xattrs(inode.ino):
-            return inode.mode & ~_GROUP
-        return inode.mode
+        return as_directory(self._fs.index, inode)
 
 
 class _VersionReader:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FIRST_VIEW_INO = 1 << 62
 """Numbers from here on are of views, for inodes and for handles; no index ever reaches it."""
 
-RESERVED = frozenset({b".cozy_versions"})
+RESERVED = frozenset({b".cozy_versions", b".thumbs", b".cozy_apps", b".cozy_konnectors"})
 """Names of views, in the root."""
 
 Names = tuple[bytes, ...]

@@ -100,6 +100,12 @@ def test_the_trash_can_be_done_without(request_of):
     assert request_of("-o", "notrash,trash").fstab.trash
 
 
+def test_thumbnails_can_be_done_without(request_of):
+    assert request_of().fstab.thumbs
+    assert not request_of("-o", "nothumbs").fstab.thumbs
+    assert request_of("-o", "nothumbs,thumbs").fstab.thumbs
+
+
 def test_the_command_line_wins_over_o_and_o_over_the_environment(request_of, tmp_path):
     other = f"fs_url=file://{tmp_path}/o,timeout=5"
     assert request_of("-o", other).settings.url.path == f"{tmp_path}/o"

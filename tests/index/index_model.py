@@ -21,7 +21,7 @@ from cozyfs.errors import (
     NotFound,
     NotPermitted,
 )
-from cozyfs.index import EXCHANGE, NOREPLACE
+from cozyfs.index import EXCHANGE, NO_OBJECT, NOREPLACE
 from cozyfs.values import ROOT_INO, TRASH_INO, TRASH_NAME
 
 
@@ -152,7 +152,10 @@ class Model:
             self.forget(ino, now)
 
     def forget(self, ino, now):
-        self.let_go(self.nodes[ino], now)
+        node = self.nodes[ino]
+        self.let_go(node, now)
+        if node.size and node.internal_id is None:
+            self.deletions[node.doc_id, NO_OBJECT] = now
         del self.nodes[ino]
 
     def let_go(self, node, now):

@@ -140,3 +140,13 @@ async def test_only_what_is_recent_is_looked_at(site, autojump_clock):
     assert site.store.calls["head"] == 0
     plan, _ = await roll(site, index, since_ns=time.time_ns() + 1800 * 10**9)
     assert plan
+
+
+async def test_thumbnails_and_avatars_are_no_contents(site, autojump_clock, monkeypatch):
+    index = site.new_index()
+    for name in ("thumbs/some-document-tiny", "thumbs/a-note/an-image-original", "avatar"):
+        site.store.put(site.bucket, f"{DB_PREFIX}/{name}", b"picture")
+    looked = []
+    monkeypatch.setattr(rollforward, "identify", lambda *args: looked.append(args))
+    plan, _ = await roll(site, index)
+    assert (plan.unknown, looked) == ([], [])

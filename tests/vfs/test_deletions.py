@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from vfs_world import BUCKET, new_file
+from vfs_world import BUCKET, new_file, replace_file
 
 from cozyfs.errors import StoreUnavailable
-from cozyfs.values import ROOT_INO
+from cozyfs.values import ROOT_INO, VersionRules
 from cozyfs.vfs import deletions
 from cozyfs.vfs.deletions import abort_uploads, delete_due, unfinished_uploads
 
@@ -98,3 +98,57 @@ async def test_a_store_that_cannot_list_uploads_does_not_prevent_the_mount(world
         world.store.fail_always("list_multipart")
         assert await unfinished_uploads(fs.objects, set()) == []
         world.store.mend()
+
+
+# ---- what lies beside documents
+
+
+def beside(doc_id):
+    return [f"beside/{doc_id}"]
+
+
+def put_beside(world, doc_id):
+    world.store.put(BUCKET, f"beside/{doc_id}", b"picture")
+
+
+async def test_what_lies_beside_a_document_goes_with_its_last_object(world):
+    async with world.mount() as fs:
+        ino = await new_file(fs, b"a", b"1")
+        doc_id = fs.index.get(ino).doc_id
+        put_beside(world, doc_id)
+        await replace_file(fs, ino, b"2")
+        await delete_due(fs.index, fs.objects, -1.0, set, beside)
+        assert world.keys() >= {f"beside/{doc_id}"}, "the document is there"
+        fs.unlink(ROOT_INO, b"a")
+        await delete_due(fs.index, fs.objects, -1.0, set, beside)
+        assert world.keys() == set()
+
+
+async def test_also_when_the_content_came_from_another_document(world):
+    """Saved by renaming over it, the file goes on as the former document."""
+    async with world.mount(version_rules=VersionRules(20, 0.0)) as fs:
+        doc_id = fs.index.get(await new_file(fs, b"a", b"1")).doc_id
+        await new_file(fs, b"b", b"2")
+        fs.rename(ROOT_INO, b"b", ROOT_INO, b"a", 0)
+        inode = fs.index.lookup(ROOT_INO, b"a")
+        assert (inode.doc_id, inode.object_doc_id is None) == (doc_id, False)
+        for version in fs.index.versions_of(doc_id):
+            fs.index.remove_version(version, time.time_ns())
+        await delete_due(fs.index, fs.objects, -1.0, set, beside)
+        put_beside(world, doc_id)
+        fs.unlink(ROOT_INO, b"a")
+        await delete_due(fs.index, fs.objects, -1.0, set, beside)
+        assert world.keys() == set()
+        assert fs.index.pending_deletions() == 0
+
+
+async def test_it_is_tried_again_with_what_the_store_did_not_confirm(world):
+    async with world.mount() as fs:
+        ino = await new_file(fs, b"a", b"1")
+        put_beside(world, fs.index.get(ino).doc_id)
+        fs.unlink(ROOT_INO, b"a")
+        world.store.fail("delete_many", applied=False)
+        with pytest.raises(StoreUnavailable):
+            await delete_due(fs.index, fs.objects, -1.0, set, beside)
+        await delete_due(fs.index, fs.objects, -1.0, set, beside)
+        assert world.keys() == set()

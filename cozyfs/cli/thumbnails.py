@@ -1,0 +1,151 @@
+"""``cozyfs thumbnails``: the small pictures of images in a mount.
+
+The mount makes and removes them; one is read where everybody reads it, in ``/.thumbs``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cozyfs.cli import output
+from cozyfs.cli.mounted import Located, locate
+from cozyfs.cli.parameters import SOURCE, state_option
+from cozyfs.errors import CozyError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+ANSWER_TIMEOUT_S = 30.0
+"""Between two signs of life; there is one every half second."""
+
+VIEW = ".thumbs"
+
+FORMATS = ("tiny", "small", "medium", "large")
+
+
+@click.group(short_help="Make, remove and show thumbnails of images.")
+def command() -> None:
+    """Thumbnails of the images and PDF files in a mount. A mount makes them by itself when an
+    image is written through it, unless it was mounted with -o nothumbs.
+
+    \b
+      cozyfs thumbnails build ~/alice/Photos
+      cozyfs thumbnails show ~/alice/Photos/cat.jpg --format small -o small.jpg
+    """
+
+
+@command.command("build", short_help="Make thumbnails that are missing.")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@state_option
+def build(paths: tuple[str, ...], state_dir: Path | None) -> None:
+    """Make the thumbnails of each file PATH, where one is missing or shows a former content; of
+    a directory, those of all images and PDF files below it."""
+    places = [_find(path, state_dir, os.W_OK) for path in paths]
+    made, wrong = 0, False
+    for path, place in zip(paths, places, strict=True):
+        done = _watch(path, place, "thumbnails-build", "made {made} of {files}")
+        made += done["made"]
+        wrong |= bool(done["errors"])
+        if done["failed"]:
+            click.echo(f"{path}: no picture can be made of {_files(done['failed'])}", err=True)
+    click.echo(f"made the thumbnails of {_files(made)}")
+    if wrong:
+        raise CozyError("not all thumbnails could be made")
+
+
+@command.command("rm", short_help="Remove thumbnails.")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@state_option
+def rm(paths: tuple[str, ...], state_dir: Path | None) -> None:
+    """Remove the thumbnails of each file PATH; of a directory, those of all images and PDF files
+    below it. The files themselves stay."""
+    places = [_find(path, state_dir, os.W_OK) for path in paths]
+    wrong = False
+    for path, place in zip(paths, places, strict=True):
+        wrong |= bool(_watch(path, place, "thumbnails-remove", "{files} done")["errors"])
+    if wrong:
+        raise CozyError("not all thumbnails could be removed")
+
+
+@command.command("show", short_help="Write a thumbnail to a file.")
+@click.argument("path")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="small",
+    show_default=True,
+    help="Which one: at most 96x96, 640x480, 1280x720, 1920x1080 pixels.",
+)
+@click.option(
+    "--output",
+    "-o",
+    "target",
+    type=SOURCE,
+    default="-",
+    metavar="FILE",
+    help="The file to write. [default: the standard output]",
+)
+@state_option
+def show(path: str, form: str, target: Path, state_dir: Path | None) -> None:
+    """Write a thumbnail of the file PATH, a JPEG, to a file or to the standard output."""
+    place = _find(path, state_dir, os.R_OK)
+    if str(target) == "-" and sys.stdout.isatty():
+        raise UsageError("a picture is nothing for a terminal; give --output")
+    picture = place.mountpoint / VIEW / form / place.path.lstrip("/")
+    try:
+        data = picture.read_bytes()
+    except (FileNotFoundError, IsADirectoryError) as exc:
+        raise CozyError(
+            f"{path}: there is no {form} thumbnail ('cozyfs thumbnails build' makes those that"
+            " can be made)"
+        ) from exc
+    output.write_file(target, data)
+
+
+def _find(path: str, state_dir: Path | None, wanted: int) -> Located:
+    """Where *path* is, which the user may read or write as *wanted* says. Raises OSError,
+    UsageError, CozyError."""
+    from cozyfs.config import state_dir as default_state_dir
+
+    os.stat(path)
+    place = locate(os.path.realpath(path), default_state_dir(state_dir))
+    if not os.access(path, wanted):
+        raise CozyError(f"{path}: permission denied")
+    return place
+
+
+def _watch(path: str, place: Located, op: str, form: str) -> dict[str, Any]:
+    """Ask, and show how far it is on a terminal; the last answer. Raises CozyError."""
+    show = _shown(path, form) if sys.stderr.isatty() else None
+    last: dict[str, Any] = {}
+    try:
+        for last in place.client.stream(op, ANSWER_TIMEOUT_S, path=place.path):
+            if show is not None:
+                show(last)
+    except CozyError as exc:
+        raise type(exc)(f"{path}: {exc}") from exc
+    finally:
+        if show is not None:
+            click.echo(err=True)
+    if not last.get("done"):
+        raise CozyError(f"{path}: the mount ended before it was done")
+    for each in last["named"]:
+        click.echo(f"{each['path']}: {each['reason']}", err=True)
+    return last
+
+
+def _shown(path: str, form: str) -> Callable[[dict[str, Any]], None]:
+    def show(answer: dict[str, Any]) -> None:
+        click.echo(f"\r{path}: {form.format(**answer)}", nl=False, err=True)
+
+    return show
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"

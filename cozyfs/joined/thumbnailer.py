@@ -1,0 +1,216 @@
+"""The thumbnails of a mount: made in the background of what changes, or when somebody asks.
+
+`Thumbnailer.note` is told of each file that has another content. A while after the first change
+its thumbnails are made from what the file has then, one file at a time. Who writes never waits
+for that, and neither does the end of the mount: what is not made by then is made at the next
+change, or by ``cozyfs thumbnails build``. What lies in the trash gets none, and keeps those that
+it has.
+
+Thumbnails of removed files are not this module's: they go with the file's objects
+(`cozyfs.vfs.deletions`), so that no crash leaves them behind.
+
+On the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from cozyfs.errors import (
+    CozyError,
+    InvalidRequest,
+    LeaseLost,
+    NoPicture,
+    NotFound,
+    NotStored,
+    ReadOnly,
+    WrongContent,
+)
+from cozyfs.joined.thumbnail_view import may_have
+from cozyfs.side.render import kind_of
+from cozyfs.side.thumbnails import TINY, Outcome
+from cozyfs.values import Ino
+from cozyfs.vfs.names import decode, media_class, media_type
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from cozyfs.side.render import Source
+    from cozyfs.side.thumbnails import Thumbnails
+    from cozyfs.values import Inode
+    from cozyfs.vfs.filesystem import FileSystem
+
+log = logging.getLogger(__name__)
+
+DELAY_S = 1.0
+"""From a change to the making: programs write a file several times, and rename it after."""
+
+MOST_WAITING = 10_000
+"""Files: a cheap number, and hours of work. Beyond, changes are forgotten."""
+
+CHUNK = 1 << 20
+"""Bytes of a content that are read in one go."""
+
+
+class Thumbnailer:
+    """Of one mount. *confirm* raises unless this process may still write."""
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        thumbnails: Thumbnails,
+        confirm: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.fs = fs
+        self._thumbnails = thumbnails
+        self._confirm = confirm
+        self._waiting: dict[Ino, float] = {}  # when its time comes, in that order
+        self._arrived = trio.Event()
+        self._overflowed = False
+        self._making = False
+
+    @property
+    def waiting(self) -> int:
+        """How many files have changed whose thumbnails were not made anew yet."""
+        return len(self._waiting) + self._making
+
+    # ---- in the background
+
+    def note(self, ino: Ino) -> None:
+        """The file has another content, or another name."""
+        if ino in self._waiting or not self._is_picture(ino):
+            return
+        if len(self._waiting) >= MOST_WAITING:
+            if not self._overflowed:
+                log.warning(
+                    "more files change than thumbnails can be made;"
+                    " those left out are made by 'cozyfs thumbnails build'"
+                )
+            self._overflowed = True
+            return
+        self._overflowed = False
+        self._waiting[ino] = trio.current_time() + DELAY_S
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Make what was noted, until cancelled."""
+        while True:
+            await self._arrived.wait()
+            ino, due = next(iter(self._waiting.items()))
+            await trio.sleep_until(due)
+            del self._waiting[ino]
+            if not self._waiting:
+                self._arrived = trio.Event()
+            self._making = True
+            try:
+                await self._after_change(ino)
+            except (NotFound, ReadOnly, LeaseLost, WrongContent) as exc:
+                # It is gone, not ours any more, or has changed, of which we were told.
+                log.debug("inode %d gets no thumbnails: %s", ino, exc)
+            except CozyError as exc:
+                log.warning("the thumbnails of inode %d could not be made: %s", ino, exc)
+            except Exception:
+                log.exception("the thumbnails of inode %d could not be made", ino)
+            finally:
+                self._making = False
+
+    async def _after_change(self, ino: Ino) -> None:
+        inode, mime = self._file(ino)
+        if self.fs.files.state(ino) != "clean" or self.fs.index.is_trashed(ino):
+            return  # of the content that comes we are told again
+        if await self._is_shown(inode):
+            return  # only its name is new
+        if kind_of(mime, inode.size) is None and inode.md5 is None:
+            return  # a Cozy server may have made some, and nobody can tell of which content
+        await self._make(inode, mime)
+
+    # ---- when somebody asks
+
+    async def build(self, ino: Ino) -> Outcome | None:
+        """Make the thumbnails of a file where one is missing, or is of another content; None
+        where none is. Raises InvalidRequest for a file that can have none, NotFound, ReadOnly,
+        SideError, StoreError, NoSpace."""
+        inode, mime = self._file(ino)
+        if self.fs.read_only:
+            raise ReadOnly("the mount is read-only")
+        if kind_of(mime, inode.size) is None:
+            raise InvalidRequest(f"a file of type {mime} and of this size can have no thumbnail")
+        if self.fs.index.is_trashed(ino):
+            raise InvalidRequest("what lies in the trash gets no thumbnails")
+        missing = await self._thumbnails.missing(inode.doc_id, inode.md5, mime, inode.size)
+        if not missing and await self._is_shown(inode):
+            return None
+        return await self._make(inode, mime)
+
+    async def remove(self, ino: Ino) -> None:
+        """The thumbnails of a file, in all formats. Raises NotFound, ReadOnly, StoreError."""
+        inode, _ = self._file(ino)
+        if self.fs.read_only:
+            raise ReadOnly("the mount is read-only")
+        await self._confirm()
+        await self._thumbnails.remove(inode.doc_id)
+
+    @staticmethod
+    def can_build(name: bytes, inode: Inode) -> bool:
+        """Whether :meth:`build` takes the file *inode*, which is called *name*."""
+        return may_have(name, inode) and kind_of(media_type(decode(name)), inode.size) is not None
+
+    # ---- inside
+
+    def _is_picture(self, ino: Ino) -> bool:
+        try:
+            names = self.fs.index.entries_of(ino)
+        except CozyError:
+            return False
+        mime = media_type(decode(names[0][1])) if names else ""
+        return media_class(mime) in ("image", "pdf")
+
+    def _file(self, ino: Ino) -> tuple[Inode, str]:
+        """With its media type. Raises NotFound, also for a removed one."""
+        inode, names = self.fs.index.get(ino), self.fs.index.entries_of(ino)
+        if not names:
+            raise NotFound("the file was removed")
+        return inode, media_type(decode(names[0][1]))
+
+    async def _is_shown(self, inode: Inode) -> bool:
+        """Whether there is a picture of the content that the file has now. The tiny one is made
+        last: where it is, the others are. A marker does not count: it does not tell of which
+        content it is."""
+        if inode.md5 is None:
+            return False
+        try:
+            await self._thumbnails.find(inode.doc_id, TINY.name, inode.md5)
+        except (NotStored, NoPicture):
+            return False
+        return True
+
+    async def _make(self, inode: Inode, mime: str) -> Outcome:
+        await self._confirm()
+        outcome = await self._thumbnails.build(
+            inode.doc_id, inode.md5, mime, inode.size, self._source(inode)
+        )
+        if inode.doc_id not in self.fs.index.with_doc_ids([inode.doc_id]):
+            # Removed for good meanwhile, maybe with its objects: nobody would come back here.
+            await self._thumbnails.remove(inode.doc_id)
+        log.debug("thumbnails of inode %d: %s", inode.ino, outcome.value)
+        return outcome
+
+    def _source(self, inode: Inode) -> Source:
+        """The content as *inode* has it, whatever happens to the file meanwhile."""
+        files = self.fs.files
+
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            handle = files.open_content(inode._replace(ino=Ino(0)), 0)
+            try:
+                offset = 0
+                while data := await files.read(handle.fh, offset, CHUNK):
+                    yield data
+                    offset += len(data)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await files.release(handle.fh)
+
+        return pieces
