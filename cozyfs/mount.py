@@ -460,7 +460,7 @@ class _Mount:
             "pending_files": files.pending,
             "failed_files": files.failed,
             "dirty_bytes": files.dirty_bytes,
-            "uploads": files.uploads,
+            "uploads": files.storing.uploads,
             "write_buffer": {"used": files.pool.used, "limit": files.pool.limit},
             "cache": {
                 "used": files.cache.used,
@@ -471,7 +471,7 @@ class _Mount:
             "thumbnails_to_make": self._thumbnailer.waiting,
             "objects_to_delete": self._index.pending_deletions(),
             "requests_retried": self._caller.retries,
-            "errors": errors.total + files.upload_errors,
+            "errors": errors.total + files.storing.upload_errors,
         }
 
     async def _flush_with_progress(self, send: Send) -> None:

@@ -1,8 +1,7 @@
-"""Open files: reading, writing, and the moment when what was written becomes an object.
+"""Open files: handles, reading and writing, drafts that wait.
 
-The order that makes a crash harmless: the object first, then one index transaction that points
-the inode at it and queues the former object for deletion. If the process dies between the two,
-the tree still has the old content and the new object is unreferenced.
+How a draft becomes a content of the store is in `cozyfs.vfs.storing`, how one is read in
+`cozyfs.vfs.contents`.
 
 Concurrency: a node's lock is held for every change and for a flush as a whole, so writers of
 one file wait while it is being stored; readers never do. Nodes of different files are
@@ -24,7 +23,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from cozyfs.errors import (
-    CorruptObject,
     CozyError,
     InvalidRequest,
     LeaseLost,
@@ -37,15 +35,15 @@ from cozyfs.errors import (
 )
 from cozyfs.index import NO_CHANGES, Changes
 from cozyfs.store.keys import new_internal_id
-from cozyfs.values import AttributeChanges, Content, Fh, Ino, Inode, VersionRules
-from cozyfs.vfs import extents
-from cozyfs.vfs.cache import WHOLE, BlockCache
+from cozyfs.values import AttributeChanges, Fh, Ino, Inode, VersionRules
+from cozyfs.vfs.cache import BlockCache
+from cozyfs.vfs.contents import Contents
 from cozyfs.vfs.draft import Draft, Target, Workshop
 from cozyfs.vfs.kept import KeptDrafts
 from cozyfs.vfs.nodes import Handle, Node
 from cozyfs.vfs.pool import MemoryPool
+from cozyfs.vfs.storing import Storing
 from cozyfs.vfs.undoing import go_back, remove_names
-from cozyfs.vfs.upload import upload
 from cozyfs.vfs.versions import Versions
 from cozyfs.vfs.walkahead import WalkAhead
 
@@ -54,14 +52,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cozyfs.index import Index
-    from cozyfs.vfs.objects import ObjectRef, Objects
+    from cozyfs.vfs.objects import Objects
     from cozyfs.vfs.quota import Quota
-    from cozyfs.vfs.readahead import SequentialHash
 
 log = logging.getLogger(__name__)
-
-HASH_BATCH = 4 << 20
-"""Bytes of a sequential read that are hashed by one trip to a thread."""
 
 
 async def _no_sync() -> None:
@@ -91,12 +85,10 @@ class Files:
     ) -> None:
         """*tell* is called with each file that has got another content."""
         self._index = index
-        self._tell = tell
         self._objects = objects
         self._nursery = nursery
         self._quota = quota
         self._describe = describe
-        self._confirm = confirm
         self._clock = clock
         self.read_only = read_only
         self.versions = Versions(index, version_rules or VersionRules())
@@ -116,9 +108,20 @@ class Files:
         self._handles: dict[Fh, Handle] = {}
         self._next_fh = 1
         self._walks = WalkAhead(index)
-        self.uploads = 0
-        """Drafts being stored right now."""
-        self.upload_errors = 0
+        self._contents = Contents(objects, self.cache, nursery)
+        self.storing = Storing(
+            self._nodes,
+            index,
+            objects,
+            self.cache,
+            quota,
+            self.versions,
+            current=self.current,
+            describe=describe,
+            confirm=confirm,
+            tell=tell,
+            clock=clock,
+        )
 
     # ---- what others ask
 
@@ -151,7 +154,7 @@ class Files:
         the file open, a version when that one changes it, and what it goes back to."""
         if (node := self._nodes.get(ino)) is not None:
             node.replaced = False
-            self._settle_for(node)
+            self.storing.settle_for(node)
 
     def is_open(self, ino: Ino) -> bool:
         node = self._nodes.get(ino)
@@ -229,8 +232,7 @@ class Files:
                 raise
         elif handle.node.draft is None:
             for small in self._walks.opened(inode):
-                if (ref := self._objects.ref(small)) is not None:
-                    self.cache.start_ahead(self._nursery, ref, 0, ref.size)
+                self._contents.fetch_ahead(small)
         return handle
 
     def open_new(self, inode: Inode, flags: int, uid: int) -> Handle:
@@ -280,12 +282,12 @@ class Files:
         if node.refused and handle.writable and node.writers == 1:
             changes = await self._give_up(node, writers=1)
         if handle.writable:  # how it left the file is how others find it
-            self._settle_for(node)
+            self.storing.settle_for(node)
             node.is_new = node.is_new and not self._is_stored(node.ino)
         waits = node.draft is not None and node.draft.dirty and handle.writable
-        if waits and not node.failures and not self.read_only:
+        if waits and not node.failures and not node.refused and not self.read_only:
             try:
-                await self._flush(node)
+                await self.storing.flush(node)
             except CozyError as exc:
                 log.error("a file could not be stored, it is kept and retried: %s", exc)
         self._forget(handle)
@@ -311,7 +313,7 @@ class Files:
 
     async def _read_pinned(self, handle: Handle, inode: Inode, offset: int, size: int) -> bytes:
         try:
-            return await self._read_content(handle, inode, offset, size)
+            return await self._contents.read(handle, inode, offset, size)
         except ObjectNotFound as exc:
             raise ObjectNotFound(
                 f"{self._path(inode.ino)}: the content that it had then is gone from the store:"
@@ -328,24 +330,7 @@ class Files:
         draft = node.draft
         if draft is not None:
             return await self._read_draft(node, draft, offset, offset + size)
-        return await self._read_content(handle, self._index.get(node.ino), offset, size)
-
-    async def _read_content(self, handle: Handle, inode: Inode, offset: int, size: int) -> bytes:
-        stop = min(offset + size, inode.size)
-        if offset >= stop:
-            return b""
-        ref = self._objects.ref(inode)
-        if ref is None:
-            return bytes(stop - offset)
-        if inode.extents is not None:
-            return await self._read_sparse(ref, inode, offset, stop)
-        data = await self.cache.read(ref, offset, stop)
-        for start, end in handle.ahead.advance(offset, stop, inode.size, self.cache.limit // 4):
-            if not self.cache.start_ahead(self._nursery, ref, start, end):
-                break
-        if handle.checked is not None:
-            await self._check(handle, inode, offset, data)
-        return data
+        return await self._contents.read(handle, self._index.get(node.ino), offset, size)
 
     async def write(self, fh: Fh, offset: int, data: bytes) -> int:
         """All of *data* at *offset*, into the draft. Raises QuotaExceeded with nothing changed,
@@ -384,7 +369,7 @@ class Files:
             async with handle.node.lock:
                 await self._truncate(handle.node, size, uid)
             if not handle.node.writers:
-                await self._flush(handle.node)
+                await self.storing.flush(handle.node)
             for other in self._handles.values():
                 if other.node is handle.node and other.writable:
                     other.wrote = True  # so that its close(2) waits for the store
@@ -395,11 +380,11 @@ class Files:
         """One close(2) of the handle: store the draft if this handle may have changed it."""
         handle = self.handle(fh)
         if handle.wrote:
-            await self._flush(handle.node, closing=True)
+            await self.storing.flush(handle.node, closing=True)
 
     async def fsync(self, fh: Fh) -> None:
         """Store the draft, whoever wrote it."""
-        await self._flush(self.handle(fh).node)
+        await self.storing.flush(self.handle(fh).node)
 
     async def flush_all(self) -> None:
         """Store every draft; raises UploadFailed when some could not be, after trying all."""
@@ -407,7 +392,7 @@ class Files:
 
         async def one(node: Node) -> None:
             try:
-                await self._flush(node)
+                await self.storing.flush(node)
             except CozyError as exc:
                 failed.append(exc)
 
@@ -446,7 +431,7 @@ class Files:
         for node in self._waiting():
             async with node.lock:
                 if node.draft is not None and node.draft.dirty:
-                    await self._keep(node, node.draft)
+                    await self.storing.keep(node, node.draft)
 
     def dropped(self, ino: Ino) -> None:
         """The inode is gone for good: so is what was written to it and not stored."""
@@ -489,7 +474,7 @@ class Files:
             return
         for node in [n for n in self._nodes.values() if n.failures]:
             try:
-                await self._flush(node)
+                await self.storing.flush(node)
                 if node.draft is None:
                     log.info("inode %d, kept since its upload failed, is stored now", node.ino)
             except CozyError as exc:
@@ -572,7 +557,7 @@ class Files:
                 return NO_CHANGES
             await self.forget_draft(node)
             before, now = node.before, self._clock()
-            self._settle_for(node)
+            self.storing.settle_for(node)
             inode = self._index.get(node.ino)
             if not inode.nlink:  # its versions are with the file that has its place by now
                 return NO_CHANGES
@@ -580,21 +565,8 @@ class Files:
                 return remove_names(self._index, node.ino, now)
             if before is not None:
                 go_back(self._index, before, now)
-                self._has_new_content(node.ino)
+                self.storing.has_new_content(node.ino)
             return Changes(frozenset({node.ino}), frozenset())
-
-    def _remember(self, node: Node, inode: Inode, freed: int) -> None:
-        """close(2) stored that the file, which was *inode*, is empty. Whoever emptied it may have
-        other descriptors, and be about to write: until the handle is closed there is a way back.
-        The room that got free stays reserved for that."""
-        if node.before is None:
-            node.before = inode
-            self._quota.restore((node.ino, "before"), freed, shortened=False)
-
-    def _settle_for(self, node: Node) -> None:
-        """What is stored now is what the file goes back to, if it has to."""
-        node.before = None
-        self._quota.release((node.ino, "before"))
 
     async def _truncate(self, node: Node, size: int, uid: int) -> None:
         inode = self._index.get(node.ino)
@@ -638,171 +610,8 @@ class Files:
             if node.draft is not None:
                 return await self._read_draft(node, node.draft, start, stop)
             inode = self._index.get(node.ino)
-            return await self._read_object(inode, start, stop)
+            return await self._contents.read_range(inode, start, stop)
         return await draft.read(start, stop, self.cache)
-
-    async def _read_object(self, inode: Inode, start: int, stop: int) -> bytes:
-        stop = min(stop, inode.size)
-        ref = self._objects.ref(inode)
-        if start >= stop:
-            return b""
-        if ref is None:
-            return bytes(stop - start)
-        return await self._read_sparse(ref, inode, start, stop)
-
-    async def _read_sparse(self, ref: ObjectRef, inode: Inode, start: int, stop: int) -> bytes:
-        pieces = []
-        for begin, end, offset in extents.located(inode.extents, inode.size):
-            first, last = max(begin, start), min(end, stop)
-            if first >= last:
-                continue
-            if offset is None:
-                pieces.append(bytes(last - first))
-            else:
-                at = offset + first - begin
-                pieces.append(await self.cache.read(ref, at, at + last - first))
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    async def _check(self, handle: Handle, inode: Inode, offset: int, data: bytes) -> None:
-        """Verify the MD5 of a content that is read from its first byte to its last."""
-        checked = handle.checked
-        assert checked is not None
-        if handle.content is None:
-            handle.content = inode.internal_id
-        if (
-            inode.md5 is None
-            or inode.size <= WHOLE
-            or handle.node.writers
-            or inode.internal_id != handle.content
-        ):
-            # Small ones were verified when they arrived; ones being written, or replaced since
-            # the first read, are not one content.
-            handle.checked = None
-            return
-        checked.feed(offset, data)
-        if not checked.alive:
-            handle.checked = None
-        elif checked.complete(inode.size):
-            handle.checked = None
-            if await self._hash(handle, checked) != inode.md5:
-                log.error("inode %d: content differs from its checksum", inode.ino)
-                raise CorruptObject("a file's content differs from its checksum")
-        elif checked.pending_size >= HASH_BATCH:
-            await self._hash(handle, checked)
-
-    async def _hash(self, handle: Handle, checked: SequentialHash) -> bytes:
-        async with handle.hashing:  # what is taken first has to be hashed first
-            return await self._objects.caller.disk(checked.update, checked.take())
-
-    async def _flush(self, node: Node, *, closing: bool = False) -> None:
-        """Store the node's draft and commit it. On failure the draft is kept, and made durable
-        in the state directory, before the error goes to the caller. Where a write was refused
-        nothing is stored, and nothing is kept either."""
-        async with node.lock:
-            draft = node.draft
-            if node.refused:
-                raise QuotaExceeded("a part of the file did not fit into the quota")
-            if draft is None:
-                return
-            if not draft.dirty:
-                await self._settle(node, draft)
-                return
-            self.uploads += 1
-            try:
-                inode = self._index.get(node.ino)
-                if inode.nlink == 0:
-                    return  # nobody can open it again; the draft goes with the last handle
-                target = self._describe(self.current(inode), new_internal_id())
-                if self._confirm is not None:
-                    await self._confirm()  # before, too: nothing is stored that has no place
-                try:
-                    with self._quota.storing(node.ino, draft.size):
-                        content = await upload(draft, target, self._objects, self.cache)
-                        if self._confirm is not None:
-                            await self._confirm()
-                        used = self._index.disk_bytes
-                        self._commit(node, draft, content)
-                except QuotaExceeded:
-                    raise  # before anything was stored
-                except (CozyError, OSError):
-                    if draft.stream is None:
-                        # It may be in the store all the same: an answer that was lost, or an
-                        # index that could not take it. A stream goes on under its own id.
-                        with contextlib.suppress(CozyError):
-                            self._superseded(target.doc_id, target.internal_id)
-                    raise
-            except NotFound:
-                return  # unlinked and forgotten meanwhile; dropped() has seen to the draft
-            except (CozyError, OSError) as exc:  # OSError: the disk under the staging file
-                if node.draft is not draft:
-                    return  # the same
-                await self._keep(node, draft)
-                if isinstance(exc, QuotaExceeded):
-                    raise  # the quota was lowered, or used up by others, since it was written
-                self.upload_errors += 1
-                if isinstance(exc, LeaseLost):
-                    raise  # it is not tried again, and EROFS says so
-                raise UploadFailed("the file could not be stored; it is kept and retried") from exc
-            finally:
-                self.uploads -= 1
-            draft.stream = None
-            draft.dirty = False
-            if closing and draft.size == 0:
-                self._remember(node, inode, max(used - self._index.disk_bytes, 0))
-            else:
-                self._settle_for(node)
-                node.is_new = False
-            await self._settle(node, draft)
-
-    def _commit(self, node: Node, draft: Draft, content: Content) -> None:
-        """Point the inode at what was stored. Raises NotFound when it is gone."""
-        with self._index.transaction():
-            former, now = self._index.get(node.ino), self._clock()
-            changed = True
-            if former.nlink and not node.replaced:
-                changed = self.versions.file_former(former, content.md5, now)
-            self._index.set_content(
-                node.ino,
-                content,
-                mtime_ns=draft.mtime_ns,
-                ctime_ns=max(draft.ctime_ns, former.ctime_ns),
-                now_ns=now,
-            )
-            if content.internal_id is not None:
-                doc_id = content.doc_id or self._index.get(node.ino).doc_id
-                self._index.keep_object(doc_id, content.internal_id)
-            if node.failures:
-                self._index.remove_draft(node.ino)
-        node.failures = 0
-        node.replaced = node.writers > 0 and (node.replaced or changed)
-        self._has_new_content(node.ino)
-
-    def _has_new_content(self, ino: Ino) -> None:
-        if self._tell is not None:
-            self._tell(ino)
-
-    async def _settle(self, node: Node, draft: Draft) -> None:
-        """The draft equals what the index says: go on from there."""
-        node.draft = None
-        self._quota.release(node.ino)
-        self._quota.tell()
-        if node.handles == 0:
-            self._nodes.pop(node.ino, None)
-        await draft.discard()
-
-    async def _keep(self, node: Node, draft: Draft) -> None:
-        """Make a draft that is not in the store outlive the process."""
-        node.failures += 1
-        try:
-            await draft.spill()
-            if draft.stream is not None:
-                await draft.stream.all_done()
-                await draft.spill()
-            inode, names = self._index.get(node.ino), self._index.entries_of(node.ino)
-            record = draft.record(inode, names[0][1] if names else None)
-            self._index.save_draft(node.ino, record)
-        except (CozyError, OSError) as exc:
-            log.error("inode %d is kept in memory only: %s", node.ino, exc)
 
     def _new_target(self, ino: int) -> Target:
         return self._describe(self._index.get(Ino(ino)), new_internal_id())

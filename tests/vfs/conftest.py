@@ -37,7 +37,7 @@ SMALL = {
     },
     "cozyfs.vfs.extents": {"MIN_HOLE": 16 * KIB, "MIN_SAVED": 128 * KIB},
     "cozyfs.vfs.cache": {"BLOCK": 4 * KIB, "WHOLE": 32 * KIB},
-    "cozyfs.vfs.files": {"WHOLE": 32 * KIB, "HASH_BATCH": 32 * KIB},
+    "cozyfs.vfs.contents": {"WHOLE": 32 * KIB, "HASH_BATCH": 32 * KIB},
     "cozyfs.vfs.readahead": {
         "FIRST_WINDOW": 16 * KIB,
         "LARGEST_WINDOW": 128 * KIB,

@@ -190,7 +190,7 @@ async def test_flush_all_stores_every_open_file_and_tells_how_many_it_could_not(
         world.store.fail("put")
         with pytest.raises(UploadFailed, match="1 files"):
             await fs.files.flush_all()
-        assert (fs.files.pending, fs.files.failed, fs.files.upload_errors) == (1, 1, 1)
+        assert (fs.files.pending, fs.files.failed, fs.files.storing.upload_errors) == (1, 1, 1)
         await fs.files.flush_all()
         assert (fs.files.pending, fs.files.failed) == (0, 0)
         for handle in opened:

@@ -508,7 +508,7 @@ async def test_a_quota_that_was_lowered_is_seen_when_a_file_is_closed(local, wor
     local.quota.limit = 500
     await refused(close(local, handle))
     assert local.files.state(inode.ino) == "failed"
-    assert local.files.upload_errors == 0
+    assert local.files.storing.upload_errors == 0
     assert world.keys() == set()
 
     await local.files.retry_failed()
