@@ -20,7 +20,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_LINE = 64 << 10
+MAX_LINE = 4 << 20
 """Bytes: no request and no answer comes near; a client that sends more is not one of ours."""
+
+_CHUNK = 64 << 10
 
 REQUEST_TIMEOUT_S = 10.0
 """For the request to come, and for one line of the answer to be taken."""
@@ -102,7 +104,7 @@ async def _read_request(stream: trio.SocketStream) -> dict[str, Any] | None:
     received = bytearray()
     with trio.fail_after(REQUEST_TIMEOUT_S):
         while b"\n" not in received and len(received) <= MAX_LINE:
-            chunk = await stream.receive_some(MAX_LINE)
+            chunk = await stream.receive_some(_CHUNK)
             if not chunk:
                 break
             received += chunk
@@ -159,9 +161,11 @@ class ControlClient:
             return answer
         raise NoAnswer("the mount ended before it answered")
 
-    def stream(self, op: str, timeout_s: float = 5.0, **fields: Any) -> Iterator[dict[str, Any]]:
-        """Each answer to *op* as it comes, at most *timeout_s* after the one before. Raises as
-        :meth:`request` does."""
+    def stream(
+        self, op: str, timeout_s: float = 5.0, **fields: Any
+    ) -> Generator[dict[str, Any], None, None]:
+        """Each answer to *op* as it comes, at most *timeout_s* after the one before; closing it
+        ends the request. Raises as :meth:`request` does."""
         with self._connect(timeout_s) as sock:
             try:
                 sock.sendall(json.dumps({**fields, "op": op}).encode() + b"\n")
@@ -199,7 +203,7 @@ def _lines(sock: socket.socket, timeout_s: float) -> Iterator[bytes]:
     deadline = time.monotonic() + timeout_s
     while True:
         sock.settimeout(max(0.001, deadline - time.monotonic()))
-        chunk = sock.recv(MAX_LINE)
+        chunk = sock.recv(_CHUNK)
         if not chunk:
             return
         received += chunk

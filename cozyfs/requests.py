@@ -15,7 +15,7 @@ from cozyfs.control import Send
 from cozyfs.filelog import answer_log
 from cozyfs.fuse import trash
 from cozyfs.fuse.checks import answer_fsck
-from cozyfs.fuse.copies import answer_copy
+from cozyfs.fuse.copies import answer_copy, answer_copy_in, answer_lend
 from cozyfs.fuse.versions import (
     answer_clear,
     answer_import,
@@ -31,6 +31,8 @@ Handler = Callable[[FileSystem, dict[str, Any], Send], Awaitable[None]]
 
 HANDLERS: Mapping[str, Handler] = {
     "copy": answer_copy,
+    "lend": answer_lend,
+    "copy-in": answer_copy_in,
     "versions": answer_versions,
     "version-restore": answer_restore,
     "version-remove": answer_remove,

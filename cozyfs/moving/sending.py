@@ -6,18 +6,18 @@ against the MD5 of their document before anything refers to them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from cozyfs.errors import ArchiveError
+from cozyfs.errors import ArchiveError, NotSupported
 from cozyfs.moving.items import StoredContent
-from cozyfs.store.base import MAX_PUT_SIZE
 from cozyfs.store.multipart import part_size_at
 from cozyfs.vfs.multipart import upload_in_parts
-from cozyfs.vfs.object_copy import WHOLE_UP_TO, copy_object
+from cozyfs.vfs.object_copy import copy_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,9 +53,11 @@ async def send(objects: Objects, wanted: Sending) -> Sent:
     document says, StoreError; nothing is left then."""
     content = wanted.content
     if isinstance(content, StoredContent) and content.objects.store is objects.store:
-        copied = await _copy(objects, content, wanted.key)
-        if copied is not None:
-            return copied
+        with contextlib.suppress(NotSupported):  # too large for how this server copies
+            etag = await copy_object(
+                objects, content.key, wanted.key, content.stored, bucket=content.objects.bucket
+            )
+            return Sent(etag, content.stored)
     size = content.size + len(wanted.trailer)
     if size <= ONE_PUT:
         data = await content.read(0, content.size)
@@ -109,20 +111,6 @@ def _parts(objects: Objects, wanted: Sending, size: int) -> list[PartJob]:
         jobs.append(part(offset, stop))
         offset = stop
     return jobs
-
-
-async def _copy(objects: Objects, content: StoredContent, key: str) -> Sent | None:
-    """By the server; None where it cannot."""
-    source = content.objects
-    if source.bucket == objects.bucket:
-        etag = await copy_object(objects, content.key, key, content.stored)
-    elif content.stored > MAX_PUT_SIZE or content.stored > WHOLE_UP_TO * 4:
-        return None  # parts can be copied within a bucket only
-    else:
-        etag = await objects.caller.store(
-            objects.store.copy, source.bucket, content.key, objects.bucket, key
-        )
-    return Sent(etag, content.stored)
 
 
 def _check(md5: bytes, wanted: Sending) -> None:

@@ -126,11 +126,12 @@ class Store(Protocol):
         key: str,
         upload_id: str,
         number: int,
+        source_bucket: str,
         source_key: str,
         start: int,
         stop: int,
     ) -> str:
-        """A part made on the server from ``[start, stop)`` of another object of the bucket.
+        """A part made on the server from ``[start, stop)`` of another object of this server.
         Raises NotSupported where the server cannot."""
 
     def complete_multipart(

@@ -336,13 +336,14 @@ class LocalStore:
         key: str,
         upload_id: str,
         number: int,
+        source_bucket: str,
         source_key: str,
         start: int,
         stop: int,
     ) -> str:
         folder = self._folder(bucket)
         upload, _ = _upload(folder, key, upload_id)
-        source = os.path.join(folder, relative_path(source_key))
+        source = os.path.join(self._folder(source_bucket), relative_path(source_key))
         with translated(), opened(source) as source_fd, self._temporary(folder) as (temporary, fd):
             if copy_range(source_fd, start, stop - start, fd) != stop - start:
                 raise StoreError("the range to copy is beyond the end of the object")

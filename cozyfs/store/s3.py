@@ -331,11 +331,14 @@ class S3Store:
         key: str,
         upload_id: str,
         number: int,
+        source_bucket: str,
         source_key: str,
         start: int,
         stop: int,
     ) -> str:
-        return self._copy_part(bucket, source_key, bucket, key, upload_id, number, start, stop)
+        return self._copy_part(
+            source_bucket, source_key, bucket, key, upload_id, number, start, stop
+        )
 
     def _copy_part(
         self,

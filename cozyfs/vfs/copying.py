@@ -1,4 +1,5 @@
-"""Copies of files within an instance, made by the store: no content travels.
+"""Copies of files within an instance, and from another one on the same server, made by the store:
+no content travels.
 
 A copy is a new file: document id, internal id and object are its own. The order is that of an
 upload: the object first, then one index transaction. What must not be left behind when the
@@ -17,7 +18,9 @@ import logging
 import os
 import stat
 import time
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -40,11 +43,31 @@ from cozyfs.vfs.names import check_name, conflict_name, copy_name, decode
 from cozyfs.vfs.object_copy import copy_object
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from cozyfs.vfs.filesystem import FileSystem
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A file to be copied: where its content is, and what goes along. Its object stays as long
+    as it is lent (:func:`lend`)."""
+
+    name: bytes
+    bucket: str
+    key: str | None  # None: it has no content
+    size: int  # bytes
+    stored: int  # of the object
+    md5: bytes | None
+    extents: bytes | None
+    mode: int
+    uid: int
+    gid: int
+    xattrs: tuple[tuple[bytes, bytes], ...]
+    fields: dict[str, Any]  # of its document
+
 
 LONGEST_COPY_NS = 7 * 86400 * 10**9
 """A copy whose process died is deleted after a week: no copy that is being made takes as long,
@@ -75,33 +98,80 @@ async def copy_file(
     Raises AlreadyExists, NotFound, IsADirectory, IllegalName, ReadOnly, QuotaExceeded,
     UploadFailed, and StoreError; in all cases nothing of it is left.
     """
-    if fs.read_only:
-        raise ReadOnly("the mount is read-only")
     _refuse_other_kinds(fs.get(source))
-    fs.trash.refuse_new_in(parent)
-    # Before anything is copied; the transaction looks again.
-    check_name(free_copy_name(fs, source, parent) if name is None else name)
-    if name is not None and _exists(fs, parent, name):
-        raise AlreadyExists(f"'{decode(name)}' exists already")
+    for attempt in range(1, ATTEMPTS + 1):
+        async with lend(fs, source) as original:
+            content = fs.index.get(source).internal_id
+            wanted = free_copy_name(fs, source, parent) if name is None else name
+            try:
+                return await copy_in(fs, original, parent, wanted, uid=uid, gid=gid, clock=clock)
+            except ObjectNotFound:
+                if fs.index.get(source).internal_id == content or attempt == ATTEMPTS:
+                    raise
+            except AlreadyExists:
+                if name is not None or attempt == ATTEMPTS:
+                    raise
+    raise AssertionError("unreachable")
+
+
+@asynccontextmanager
+async def lend(fs: FileSystem, source: Ino) -> AsyncIterator[Original]:
+    """The file *source* as it is now, for a copy of it. What was written to it and is not in the
+    store yet is stored first. Raises NotFound, IsADirectory, InvalidRequest, UploadFailed,
+    StoreError."""
+    _refuse_other_kinds(fs.get(source))
     # A handle, so that a source that is removed meanwhile keeps its object.
     handle = await fs.files.open(source, os.O_RDONLY, 0)
     try:
-        await fs.files.fsync(handle.fh)
-        for attempt in range(1, ATTEMPTS + 1):
-            original = fs.index.get(source)
-            try:
-                with fs.quota.reserved(original.size):
-                    copy = await _Copy(fs, original, parent, name, uid, gid, clock).make()
-                fs.quota.tell()
-                return copy
-            except ObjectNotFound:
-                replaced = fs.index.get(source).internal_id != original.internal_id
-                if not replaced or attempt == ATTEMPTS:
-                    raise
-        raise AssertionError("unreachable")
+        if not fs.read_only:
+            await fs.files.fsync(handle.fh)
+        index, objects = fs.index, fs.objects
+        inode, names = index.get(source), index.entries_of(source)
+        key = inode.internal_id and objects.key(inode.content_doc_id, inode.internal_id)
+        attributes = [name for name in index.list_xattrs(source) if name != CAPABILITY]
+        yield Original(
+            names[0][1] if names else b"",
+            objects.bucket,
+            key,
+            inode.size,
+            inode.stored,
+            inode.md5,
+            inode.extents,
+            without_set_ids(inode.mode),
+            inode.uid,
+            inode.gid,
+            tuple((name, index.get_xattr(source, name)) for name in attributes),
+            fields_of_copy(index.document(source)),
+        )
     finally:
         await fs.files.release(handle.fh)
         fs.released(source)
+
+
+async def copy_in(
+    fs: FileSystem,
+    original: Original,
+    parent: Ino,
+    name: bytes,
+    *,
+    uid: int | None = None,
+    gid: int | None = None,
+    clock: Callable[[], int] = time.time_ns,
+) -> Inode:
+    """A copy of *original*, of this or of another instance on this server. Raises as
+    :func:`copy_file`, and ObjectNotFound when its object is gone by now."""
+    if fs.read_only:
+        raise ReadOnly("the mount is read-only")
+    fs.trash.refuse_new_in(parent)
+    # Before anything is copied; the transaction looks again.
+    check_name(name)
+    if fs.index.has(parent, name):
+        raise AlreadyExists(f"'{decode(name)}' exists already")
+    fs.index.get(parent)
+    with fs.quota.reserved(original.size):
+        copy = await _Copy(fs, original, parent, name, uid, gid, clock).make()
+    fs.quota.tell()
+    return copy
 
 
 def free_copy_name(fs: FileSystem, source: Ino, parent: Ino) -> bytes:
@@ -112,7 +182,7 @@ def free_copy_name(fs: FileSystem, source: Ino, parent: Ino) -> bytes:
     wanted = copy_name(decode(names[0][1]))
 
     def taken(name: str) -> bool:
-        return _exists(fs, parent, name.encode())
+        return fs.index.has(parent, name.encode())
 
     return (conflict_name(wanted, True, taken) if taken(wanted) else wanted).encode()
 
@@ -123,19 +193,19 @@ class _Copy:
     def __init__(
         self,
         fs: FileSystem,
-        source: Inode,
+        original: Original,
         parent: Ino,
-        name: bytes | None,
+        name: bytes,
         uid: int | None,
         gid: int | None,
         clock: Callable[[], int],
     ) -> None:
         self._fs = fs
-        self._source = source
+        self._original = original
         self._parent = parent
         self._name = name
-        self._uid = source.uid if uid is None else uid
-        self._gid = source.gid if gid is None else gid
+        self._uid = original.uid if uid is None else uid
+        self._gid = original.gid if gid is None else gid
         self._clock = clock
         now = clock()
         self._doc_id = new_doc_id(now)
@@ -143,58 +213,50 @@ class _Copy:
         self._queued = Deletion(self._doc_id, self._internal_id, now + LONGEST_COPY_NS)
 
     async def make(self) -> Inode:
-        source = self._source
-        if source.internal_id is None:
+        original, objects = self._original, self._fs.objects
+        if original.key is None:
             return self._enter(None)
         self._fs.index.queue_deletion(*self._queued)
         try:
-            return self._enter(await self._copy_object(source.internal_id))
+            etag = await copy_object(
+                objects,
+                original.key,
+                objects.key(self._doc_id, self._internal_id),
+                original.stored,
+                bucket=original.bucket,
+            )
+            return self._enter(etag)
         except BaseException:
             await self._undo()
             raise
 
-    async def _copy_object(self, internal_id: str) -> str:
-        objects = self._fs.objects
-        return await copy_object(
-            objects,
-            objects.key(self._source.content_doc_id, internal_id),
-            objects.key(self._doc_id, self._internal_id),
-            self._source.stored,
-        )
-
     def _enter(self, etag: str | None) -> Inode:
         """The transaction: the copy's name, content, attributes and document."""
-        index, source, now = self._fs.index, self._source, self._clock()
+        index, original, now = self._fs.index, self._original, self._clock()
         above = index.get(self._parent)
-        name = self._name
-        if name is None:
-            name = free_copy_name(self._fs, source.ino, self._parent)
-            check_name(name)
         content = Content(
             None if etag is None else self._internal_id,
-            source.size,
-            source.stored,
-            source.md5,
+            original.size,
+            original.stored,
+            original.md5,
             etag,
-            source.extents,
+            original.extents,
         )
         with index.transaction():
             if etag is not None:
                 index.forget_deletions([self._queued])
             ino = index.make(
                 self._parent,
-                name,
-                without_set_ids(source.mode),
+                self._name,
+                original.mode,
                 uid=self._uid,
                 gid=above.gid if above.mode & stat.S_ISGID else self._gid,
                 doc_id=self._doc_id,
                 now_ns=now,
             ).ino
-            for attribute in index.list_xattrs(source.ino):
-                if attribute != CAPABILITY:
-                    value = index.get_xattr(source.ino, attribute)
-                    index.set_xattr(ino, attribute, value, now_ns=now)
-            index.set_document(ino, fields_of_copy(index.document(source.ino)))
+            for attribute, value in original.xattrs:
+                index.set_xattr(ino, attribute, value, now_ns=now)
+            index.set_document(ino, original.fields)
             inode = index.set_content(ino, content, mtime_ns=now, ctime_ns=now, now_ns=now)
         self._fs.has_new_content(ino)
         return inode
@@ -216,12 +278,3 @@ def _refuse_other_kinds(inode: Inode) -> None:
         raise IsADirectory("a directory cannot be copied as one file")
     if not stat.S_ISREG(inode.mode):
         raise InvalidRequest("only files can be copied by the store")
-
-
-def _exists(fs: FileSystem, parent: Ino, name: bytes) -> bool:
-    try:
-        fs.index.lookup(parent, name)
-    except NotFound:
-        fs.index.get(parent)  # raises if the directory itself is not there
-        return False
-    return True

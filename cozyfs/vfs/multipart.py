@@ -71,13 +71,23 @@ async def upload_in_parts(
         raise
 
 
-def copied_part(objects: Objects, key: str, source: str, start: int, stop: int) -> PartJob:
-    """A part of *key* made by the server from bytes ``[start, stop)`` of *source*. The job raises
-    NotSupported where the server cannot."""
+def copied_part(
+    objects: Objects, key: str, source: str, start: int, stop: int, bucket: str | None = None
+) -> PartJob:
+    """A part of *key* made by the server from bytes ``[start, stop)`` of *source*, in the same
+    bucket or in *bucket*. The job raises NotSupported where the server cannot."""
 
     async def copy(upload_id: str, number: int) -> str:
         return await objects.caller.store(
-            objects.store.copy_part, objects.bucket, key, upload_id, number, source, start, stop
+            objects.store.copy_part,
+            objects.bucket,
+            key,
+            upload_id,
+            number,
+            bucket or objects.bucket,
+            source,
+            start,
+            stop,
         )
 
     return copy

@@ -451,11 +451,14 @@ def test_unfinished_uploads_of_a_missing_bucket_are_none(under):
     assert list(under.store.list_multipart("no-such-bucket-at-all", "")) == []
 
 
-def test_a_range_of_another_object_becomes_a_part(under):
+@pytest.mark.parametrize("is_other", [False, True], ids=["same-bucket", "other-bucket"])
+def test_a_range_of_another_object_becomes_a_part(under, is_other):
     source = os.urandom(MIN_PART_SIZE + 1000)
-    under.store.put(under.bucket, "source", source)
+    bucket = f"other-{secrets.token_hex(6)}" if is_other else under.bucket
+    under.store.ensure_bucket(bucket)
+    under.store.put(bucket, "source", source)
     upload_id = start_upload(under)
-    copy = (under.bucket, "upload", upload_id, 1, "source", 1000, 1000 + MIN_PART_SIZE)
+    copy = (under.bucket, "upload", upload_id, 1, bucket, "source", 1000, 1000 + MIN_PART_SIZE)
     if "copy_part" in under.lacks:
         with pytest.raises(NotSupported):
             under.store.copy_part(*copy)

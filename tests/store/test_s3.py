@@ -439,7 +439,7 @@ def test_a_server_that_ignores_the_copy_header_does_not_copy_parts(server, store
     server.answers = [Answer(200, headers=etag(b""))]
 
     with pytest.raises(NotSupported):
-        store.copy_part("bucket", "key", "id", 1, "source", 0, MIN_PART_SIZE)
+        store.copy_part("bucket", "key", "id", 1, "bucket", "source", 0, MIN_PART_SIZE)
 
 
 def test_a_listing_that_goes_round_in_circles_is_stopped(server, store):
