@@ -84,6 +84,11 @@ class Deletions(Rows):
         sql = "SELECT 1 FROM deletions WHERE doc_id = ? AND internal_id = ?"
         return self._db.row(sql, (doc_id, internal_id)) is not None
 
+    def has_queued(self, doc_id: str) -> bool:
+        """Whether anything of a document waits for its deletion."""
+        sql = "SELECT 1 FROM deletions WHERE doc_id = ? LIMIT 1"
+        return self._db.row(sql, (doc_id,)) is not None
+
     def pending_deletions(self) -> int:
         """How many objects wait."""
         (count,) = self._db.row("SELECT count(*) FROM deletions")

@@ -43,10 +43,15 @@ class Target(NamedTuple):
     height: int | None
     quality: int
     enlarge: bool
+    always: bool = True  # also of an image that fits as it is
 
 
 class TooManyPixels(Exception):
     pass
+
+
+class Fits(Exception):
+    """Nothing is to be made."""
 
 
 def main() -> None:
@@ -101,6 +106,8 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
             else:
                 image = first_frame(source, targets[0], request["pixels"])
             pictures = [*chain(image, targets)]
+    except Fits:
+        return {"sizes": []}, []
     except TooManyPixels:
         return {"refused": "pixels"}, []
     except MemoryError:
@@ -150,13 +157,13 @@ def fitted(image: Image.Image, target: Target) -> Image.Image:
 
 def first_frame(source: BinaryIO, target: Target, pixels: int) -> Image.Image:
     """The first frame of an image, upright, in sRGB over white, without metadata, of the
-    size of *target*. Raises TooManyPixels."""
+    size of *target*. Raises TooManyPixels, Fits."""
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # compared below, with what a JPEG is scaled to first
     image: Image.Image = Image.open(source, formats=FORMATS)
     profile = image.info.get("icc_profile")
-    turn = 1
+    turn, whole = 1, image.size
     if image.format in ("JPEG", "MPO"):
         turn = _orientation(image)
         width, height = GAP * target.width, GAP * (target.height or 1)
@@ -166,6 +173,9 @@ def first_frame(source: BinaryIO, target: Target, pixels: int) -> Image.Image:
     image.load()
     if image.format not in ("JPEG", "MPO"):
         turn = _orientation(image)  # some formats tell it only now, TIFF has applied it by now
+        whole = image.size
+    if not target.always and size_within(_turned(whole, turn), target) == _turned(whole, turn):
+        raise Fits
     size = _turned(size_within(_turned(image.size, turn), target), turn)
     # Made small first, in the mode that it has: what follows is then cheap.
     image = _resizable(image).resize(size, Image.Resampling.LANCZOS, reducing_gap=GAP)
