@@ -1,7 +1,7 @@
 """The images in notes: what was uploaded, and a version of it as wide as a note shows it.
 
 ``<db_prefix>/thumbs/<note id>/<uuid>-original`` and ``-thumb``, the latter only of what is wider
-than a note. An image id is ``<note id>/<uuid>``, as in the documents of io.cozy.notes.images, which
+than a note. An image id is ``<note id>/<uuid>``, as in the documents of io.cozy.notes.images; those
 are not kept here: which images a note has, the store says.
 
 Async, in one event loop.
@@ -21,8 +21,6 @@ from cozyfs.side.served import Served
 from cozyfs.store.keys import check_db_prefix
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from cozyfs.side.render import Renderer
     from cozyfs.store import Body, ObjectInfo, Store
     from cozyfs.threads import Caller
@@ -39,7 +37,6 @@ class Stored(NamedTuple):
 
     original: int | None
     thumb: int | None
-    modified: datetime | None  # of the newest of the two
 
     @property
     def size(self) -> int:
@@ -147,9 +144,7 @@ class NoteImages:
 
 def _stored(objects: dict[str, ObjectInfo]) -> Stored:
     original, thumb = objects.get(ORIGINAL), objects.get(THUMB.name)
-    dates = [info.last_modified for info in objects.values() if info.last_modified is not None]
     return Stored(
         None if original is None else original.size,
         None if thumb is None else thumb.size,
-        max(dates, default=None),
     )
