@@ -28,9 +28,11 @@ from cozyfs.errors import (
     InvalidRequest,
     LeaseLost,
     NoPicture,
+    NoSpace,
     NotFound,
     NotStored,
     ReadOnly,
+    StoreUnavailable,
     WrongContent,
 )
 from cozyfs.index import is_note
@@ -54,8 +56,12 @@ log = logging.getLogger(__name__)
 DELAY_S = 1.0
 """From a change to the making: programs write a file several times, and rename it after."""
 
-MOST_WAITING = 10_000
-"""Files: a cheap number, and hours of work. Beyond, changes are forgotten."""
+RETRY_PAUSE_S = 60.0
+"""While the store does not answer, or the disk for temporary files is full."""
+
+MOST_WAITING = 100_000
+"""Files, of some 150 bytes: a collection of photos, and a day of work. Beyond, changes are
+forgotten."""
 
 CHUNK = 1 << 20
 """Bytes of a content that are read in one go."""
@@ -77,7 +83,7 @@ class Thumbnailer:
         self._confirm = confirm
         self._waiting: dict[Ino, float] = {}  # when its time comes, in that order
         self._arrived = trio.Event()
-        self._overflowed = False
+        self._overflowed = self._stuck = False
         self._making = False
 
     @property
@@ -112,9 +118,14 @@ class Thumbnailer:
             del self._waiting[ino]
             if not self._waiting:
                 self._arrived = trio.Event()
-            self._making = True
+            self._making, was_stuck, self._stuck = True, self._stuck, False
             try:
                 await self._after_change(ino)
+            except (StoreUnavailable, NoSpace) as exc:
+                if not was_stuck:
+                    log.warning("no thumbnails can be made now: %s; trying again", exc)
+                self._stuck = True
+                self.note(ino)  # after the others: it may be the one that does not fit
             except (NotFound, ReadOnly, LeaseLost, WrongContent) as exc:
                 # It is gone, not ours any more, or has changed, of which we were told.
                 log.debug("inode %d gets no thumbnails: %s", ino, exc)
@@ -124,6 +135,8 @@ class Thumbnailer:
                 log.exception("the thumbnails of inode %d could not be made", ino)
             finally:
                 self._making = False
+            if self._stuck:
+                await trio.sleep(RETRY_PAUSE_S)
 
     async def _after_change(self, ino: Ino) -> None:
         inode, mime = self._file(ino)

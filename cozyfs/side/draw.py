@@ -16,6 +16,7 @@ import io
 import json
 import os
 import resource
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -90,6 +91,7 @@ def _confine(memory: int, seconds: int, output: int) -> None:
         most = sys.maxsize if given == resource.RLIM_INFINITY else given
         soft, hard = (min(limit, most) for limit in wanted)
         resource.setrlimit(kind, (soft, hard))
+    signal.alarm(seconds + 10)  # should nobody be left who would end this, nor any CPU be used
     os.nice(10)
     # Where the machine itself runs out of memory, this is what it should end.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:

@@ -1,7 +1,7 @@
 """The images in notes: what was uploaded, and a version of it as wide as a note shows it.
 
 ``<db_prefix>/thumbs/<note id>/<uuid>-original`` and ``-thumb``, the latter only of what is wider
-than a note. An image id is ``<note id>/<uuid>``, as in the documents of io.cozy.notes.images; those
+than a note. An image id is ``<note id>/<uuid>``, as in documents of io.cozy.notes.images; those
 are not kept here: which images a note has, the store says.
 
 Async, in one event loop.

@@ -1,4 +1,4 @@
-"""The images of notes: seen below `/.thumbs/notes`, made small when somebody asks, gone with it."""
+"""The images of notes: seen in `/.thumbs/notes`, made small when somebody asks, gone with it."""
 
 from __future__ import annotations
 

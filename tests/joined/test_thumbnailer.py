@@ -11,9 +11,11 @@ from cozyfs.errors import (
     InvalidRequest,
     LeaseLost,
     NoPicture,
+    NoSpace,
     NotStored,
     ReadOnly,
     SideError,
+    StoreUnavailable,
 )
 from cozyfs.joined import thumbnailer as module
 from cozyfs.side.thumbnails import Outcome
@@ -203,6 +205,23 @@ async def test_an_error_is_logged_and_the_next_file_is_drawn(
     await running()
     assert await picture(fs, thumbnails, "/a.jpg") is None
     assert await picture(fs, thumbnails, "/b.jpg") == b"tiny of 2"
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("503"), NoSpace("the disk is full")])
+async def test_what_passes_is_waited_for(
+    fs, drawer, thumbnails, thumbnailer, running, caplog, autojump_clock, error
+):
+    drawer.error = error
+    await write(fs, "/a.jpg", b"1")
+    await write(fs, "/b.jpg", b"2")
+    await trio.sleep(10 * module.RETRY_PAUSE_S)
+    assert len(drawer.drawn) > 3
+    assert thumbnailer.waiting == 2
+    drawer.error = None
+    await running()
+    assert await picture(fs, thumbnails, "/a.jpg") == b"tiny of 1"
+    assert await picture(fs, thumbnails, "/b.jpg") == b"tiny of 2"
+    assert caplog.text.count("trying again") == 1
 
 
 async def test_who_lost_the_lease_makes_none(
