@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from mounting import eventually, python, run, sh
 from pictures import BLUE, RED, corners, encoded, looks, opened, plain
 
+from cozyfs import moments
 from cozyfs.store import LocalStore
 from cozyfs.store.keys import thumb_name
 
@@ -136,6 +138,27 @@ def test_a_mount_that_only_reads_shows_them_and_makes_none(file_mounts, outside)
         done = file_mounts.cozyfs("thumbnails", "rm", mount / "a.jpg")
         assert done.code == 1
         assert len(objects(file_mounts)) == 4
+
+
+def test_a_mount_of_the_past_shows_no_picture_of_what_came_later(file_mounts, outside):
+    with file_mounts.mounted() as mount:
+        for name in ("same.jpg", "other.jpg"):
+            save(mount / name, plain(kind="JPEG"), outside)
+            eventually(lambda name=name: colour(thumb(mount, name)) == RED)
+        file_mounts.cozyfs("flush", mount.path).check()
+        at = moments.to_iso(time.time_ns() + 10**6)
+        save(mount / "other.jpg", plain(colour=BLUE, kind="JPEG"), outside)
+        eventually(lambda: colour(thumb(mount, "other.jpg")) == BLUE)
+        before = objects(file_mounts)
+        with file_mounts.mounted("--at", at, create=False) as then:
+            assert colour(then / "other.jpg") == RED
+            assert colour(thumb(then, "same.jpg")) == RED
+            assert content(thumb(then, "other.jpg")) is None
+            assert run("ls", then / ".thumbs" / "tiny").check().out.split() == ["same.jpg"]
+            for command in ("build", "rm"):
+                assert file_mounts.cozyfs("thumbnails", command, then / "other.jpg").code == 1
+        assert objects(file_mounts) == before
+        assert colour(thumb(mount, "other.jpg")) == BLUE
 
 
 def test_a_viewer_that_maps_and_seeks_sees_the_picture(file_mounts, outside):
