@@ -31,12 +31,14 @@ from cozyfs.fuse.views import OperationsWithViews
 from cozyfs.index import NO_CHANGES
 from cozyfs.joined import thumbnail_requests
 from cozyfs.joined.app_view import AppView
+from cozyfs.joined.beside import Beside
 from cozyfs.joined.thumbnail_view import ThumbnailView
 from cozyfs.joined.thumbnailer import Thumbnailer
 from cozyfs.nurseries import background_tasks, first_of
 from cozyfs.requests import HANDLERS
 from cozyfs.rereading import reread_now_and_then
 from cozyfs.side.apps import KONNECTORS, WEBAPPS, AppFiles
+from cozyfs.side.note_images import NoteImages
 from cozyfs.side.render import Renderer
 from cozyfs.side.thumbnails import Thumbnails
 from cozyfs.store.buckets import DEFAULT_PREFIX
@@ -167,13 +169,10 @@ class _Mount:
         self._index: Index
         self._fs: FileSystem
         self._thumbnailer: Thumbnailer
-        self._thumbnails = Thumbnails(
-            store,
-            self._caller,
-            options.instance.bucket,
-            options.instance.db_prefix,
-            Renderer(self._caller, options.state.directory),
-        )
+        bucket, db_prefix = options.instance.bucket, options.instance.db_prefix
+        renderer = Renderer(self._caller, options.state.directory)
+        self._thumbnails = Thumbnails(store, self._caller, bucket, db_prefix, renderer)
+        self._note_images = NoteImages(store, self._caller, bucket, db_prefix, renderer)
 
     async def run(self) -> None:
         options = self._options
@@ -252,7 +251,7 @@ class _Mount:
                 nursery.start_soon(abort_uploads, objects, left)
             remembered_s = FOLLOWED_S if self._reader is not None else FOREVER_S
             show = Presentation(options.uid, options.gid, options.umask, remembered_s)
-            self._thumbnailer = Thumbnailer(fs, self._thumbnails, self._confirm)
+            self._thumbnailer = Thumbnailer(fs, self._thumbnails, self._note_images, self._confirm)
             operations = OperationsWithViews(fs, show, Views(self._views()))
             # Where ACLs are on, the kernel checks permissions whatever else it was told.
             operations.enable_acl = options.default_permissions
@@ -295,7 +294,7 @@ class _Mount:
         )
         return [
             VersionView(self._fs),
-            ThumbnailView(self._fs, self._thumbnails),
+            ThumbnailView(self._fs, self._thumbnails, self._note_images),
             AppView(b".cozy_apps", apps),
             AppView(b".cozy_konnectors", konnectors),
         ]
@@ -358,7 +357,7 @@ class _Mount:
             fs.objects,
             retention_s,
             lambda: fs.objects_in_use,
-            self._thumbnails.keys,
+            Beside(self._thumbnails, self._note_images),
         )
 
     async def _tell_news(self) -> None:

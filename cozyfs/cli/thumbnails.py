@@ -44,7 +44,8 @@ def command() -> None:
 @state_option
 def build(paths: tuple[str, ...], state_dir: Path | None) -> None:
     """Make the thumbnails of each file PATH, where one is missing or shows a former content; of
-    a directory, those of all images and PDF files below it."""
+    a directory, those of all images and PDF files below it. Of a note, make those of the images
+    in it that are wider than 768 pixels."""
     places = [_find(path, state_dir, os.W_OK) for path in paths]
     made, wrong = 0, False
     for path, place in zip(paths, places, strict=True):
@@ -63,7 +64,7 @@ def build(paths: tuple[str, ...], state_dir: Path | None) -> None:
 @state_option
 def rm(paths: tuple[str, ...], state_dir: Path | None) -> None:
     """Remove the thumbnails of each file PATH; of a directory, those of all images and PDF files
-    below it. The files themselves stay."""
+    below it. The files themselves stay, and so do the images in notes."""
     places = [_find(path, state_dir, os.W_OK) for path in paths]
     wrong = False
     for path, place in zip(paths, places, strict=True):
@@ -91,12 +92,20 @@ def rm(paths: tuple[str, ...], state_dir: Path | None) -> None:
     metavar="FILE",
     help="The file to write. [default: the standard output]",
 )
+@click.option("--image", metavar="ID", help="Of a note: which one of its images.")
 @state_option
-def show(path: str, form: str, target: Path, state_dir: Path | None) -> None:
-    """Write a thumbnail of the file PATH, a JPEG, to a file or to the standard output."""
+def show(path: str, form: str, target: Path, image: str | None, state_dir: Path | None) -> None:
+    """Write a thumbnail of the file PATH, a JPEG, to a file or to the standard output. Of a note,
+    write one of its images, as wide as the note shows it."""
     place = _find(path, state_dir, os.R_OK)
     if str(target) == "-" and sys.stdout.isatty():
         raise UsageError("a picture is nothing for a terminal; give --output")
+    note = _images(path, place)
+    if note is not None:
+        output.write_file(target, _image(path, note, image))
+        return
+    if image is not None:
+        raise UsageError(f"{path} is no note: --image is for the images of notes")
     picture = place.mountpoint / VIEW / form / place.path.lstrip("/")
     try:
         data = picture.read_bytes()
@@ -106,6 +115,24 @@ def show(path: str, form: str, target: Path, state_dir: Path | None) -> None:
             " can be made)"
         ) from exc
     output.write_file(target, data)
+
+
+def _images(path: str, place: Located) -> Path | None:
+    """The folder with the images of a note; None of anything else."""
+    folder = place.mountpoint / VIEW / "notes" / place.path.lstrip("/")
+    return folder if os.path.isfile(path) and folder.is_dir() else None
+
+
+def _image(path: str, note: Path, image: str | None) -> bytes:
+    """Raises UsageError, CozyError."""
+    known = sorted(os.listdir(note))
+    if image in known:
+        return (note / image).read_bytes()
+    if not known:
+        raise CozyError(f"{path}: the note has no images")
+    if image is None:
+        raise UsageError(f"{path} is a note; choose with --image: {', '.join(known)}")
+    raise CozyError(f"{path}: the note has no such image, but {', '.join(known)}")
 
 
 def _find(path: str, state_dir: Path | None, wanted: int) -> Located:

@@ -8,7 +8,7 @@ from cozyfs.index.deletions import Deletion
 from cozyfs.index.difference import difference
 from cozyfs.index.outbox import NO_CHANGES, Batch, Changes, grouped
 from cozyfs.index.renaming import EXCHANGE, NOREPLACE, RenameResult
-from cozyfs.index.rows import MAX_LINKS, NO_OBJECT
+from cozyfs.index.rows import MARKERS, MAX_LINKS, NO_OBJECT, NOTE_IMAGES, is_note
 from cozyfs.index.scan import Scan
 from cozyfs.index.trash import TrashItem
 from cozyfs.index.tree import CACHE_SIZE, Index
@@ -20,8 +20,10 @@ __all__ = [
     "EXCHANGE",
     "JOURNALED_TABLES",
     "LOCAL_TABLES",
+    "MARKERS",
     "MAX_LINKS",
     "NOREPLACE",
+    "NOTE_IMAGES",
     "NO_CHANGES",
     "NO_OBJECT",
     "SCHEMA_VERSION",
@@ -36,4 +38,5 @@ __all__ = [
     "Version",
     "difference",
     "grouped",
+    "is_note",
 ]

@@ -84,6 +84,16 @@ class Deletions(Rows):
         sql = "SELECT 1 FROM deletions WHERE doc_id = ? AND internal_id = ?"
         return self._db.row(sql, (doc_id, internal_id)) is not None
 
+    def is_wanted(self, doc_id: str) -> bool:
+        """Whether what lies beside a document has still a use, or goes by itself: it is in the
+        tree, or a content of it is, or something of it waits for its deletion."""
+        sql = """
+            SELECT 1 FROM inodes WHERE doc_id = ?1 OR object_doc_id = ?1
+            UNION ALL SELECT 1 FROM versions WHERE object_doc_id = ?1
+            UNION ALL SELECT 1 FROM deletions WHERE doc_id = ?1 LIMIT 1
+        """
+        return self._db.row(sql, (doc_id,)) is not None
+
     def pending_deletions(self) -> int:
         """How many objects wait."""
         (count,) = self._db.row("SELECT count(*) FROM deletions")

@@ -112,7 +112,7 @@ class Naming(Rows):
             self._remove_entry(parent, name)
             if was_trash:
                 self._counter.count_trash(self._trash_bytes(inode) - was_trash)
-            inode = self._release(inode, now_ns, keep=keep)
+            inode = self._release(inode, name, now_ns, keep=keep)
             self._touch(self._inode(parent), now_ns)
         return inode
 
@@ -127,7 +127,7 @@ class Naming(Rows):
             if self._has_children(inode.ino):
                 raise DirectoryNotEmpty(f"{name!r} in directory {parent} is not empty")
             self._remove_entry(parent, name)
-            inode = self._release(inode, now_ns, keep=keep)
+            inode = self._release(inode, name, now_ns, keep=keep)
             self._touch(self._inode(parent), now_ns, -1)
         return inode
 

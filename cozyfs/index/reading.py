@@ -105,6 +105,16 @@ class Reading(Rows):
         )
         return {inode.doc_id: inode for inode in map(Inode._make, rows)}
 
+    def kept_documents(self, doc_ids: Iterable[str]) -> set[str]:
+        """Those of these documents that are in the tree no more, but that somebody has open."""
+        rows = self._db.rows(
+            "SELECT doc_id FROM inodes WHERE nlink = 0"
+            " AND doc_id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(doc_ids)),),
+        )
+        kept = {doc_id for (doc_id,) in rows}
+        return kept - self.with_doc_ids(kept).keys()
+
     def orphans(self) -> list[Inode]:
         """Removed, but kept for handles that were open: what start-up has to drop."""
         rows = self._db.rows(f"SELECT {COLUMNS} FROM inodes WHERE nlink = 0 ORDER BY ino")

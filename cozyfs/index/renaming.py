@@ -121,7 +121,7 @@ class Renaming(Rows):
         else:
             self._repoint_entry(new.parent, new.name, moved.ino)
             last = S_ISDIR(other.mode) or other.nlink == 1
-            replaced = self._release(other, now_ns, keep=last and keep(other.ino))
+            replaced = self._release(other, new.name, now_ns, keep=last and keep(other.ino))
         moved = self._relink(moved, moved.nlink, now_ns)
         self._touch_both(old, -leaves, new, arrives, now_ns)
         return RenameResult(moved, replaced=replaced)

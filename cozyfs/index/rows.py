@@ -7,6 +7,7 @@ up, in the modules that `cozyfs.index.tree` joins.
 
 from __future__ import annotations
 
+import re
 from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,14 @@ INO_BLOCK = 1_000
 
 NO_OBJECT = "-"
 """As the internal id of what waits for deletion: no object, only what lies beside the document."""
+
+NOTE_IMAGES = "-images"
+"""The same for a document that was a note: its images too."""
+
+MARKERS = (NO_OBJECT, NOTE_IMAGES)
+
+# The trash appends a number where a name is taken.
+_NOTE = re.compile(rb".*\.cozy-note(?: \(\d{9}\))?", re.DOTALL)
 
 _DIRECTORIES_KNOWN = 100_000
 """Directories of which it is remembered whether they are in the trash."""
@@ -296,6 +305,12 @@ class Rows:
         if not self._is_held(doc_id, internal_id):
             self._queue(doc_id, internal_id, now_ns)
 
+    def _let_go_images(self, note: Inode, now_ns: int) -> None:
+        """Of a note without names, unless another file goes on as its document."""
+        heir = "SELECT 1 FROM inodes WHERE doc_id = ? AND nlink > 0 AND ino != ?"
+        if self._db.row(heir, (note.doc_id, note.ino)) is None:
+            self._queue(note.doc_id, NOTE_IMAGES, now_ns)
+
     def _is_held(self, doc_id: str, internal_id: str) -> bool:
         return self._db.row(_IS_HELD, (doc_id, internal_id)) is not None
 
@@ -324,14 +339,22 @@ class Rows:
         self._db.run("DELETE FROM entries WHERE parent = ? AND name = ?", (parent, name))
         self._cache.entry_removed(parent, name)
 
-    def _release(self, inode: Inode, now_ns: int, *, keep: bool) -> Inode:
-        """One entry less points at *inode*. At the last one its row goes too, unless *keep*.
-        Returns it as it is after."""
+    def _release(self, inode: Inode, name: bytes, now_ns: int, *, keep: bool) -> Inode:
+        """One entry less, called *name*, points at *inode*. At the last one its row goes too,
+        unless *keep*. Returns it as it is after."""
         nlink = 0 if S_ISDIR(inode.mode) else inode.nlink - 1
+        if nlink <= 0 and S_ISREG(inode.mode) and is_note(name):
+            # Now, also with *keep*: later nobody knows what it was called.
+            self._let_go_images(inode, now_ns)
         if nlink > 0 or keep:
             return self._relink(inode, nlink, now_ns)
         self._delete(inode, now_ns)
         return inode._replace(nlink=0, ctime_ns=now_ns)
+
+
+def is_note(name: bytes) -> bool:
+    """Whether a regular file called *name* is a note of a Cozy, also in the trash."""
+    return _NOTE.fullmatch(name) is not None
 
 
 def refuse_too_many_links(inode: Inode) -> None:

@@ -131,7 +131,8 @@ CREATE INDEX trash_by_time ON trash (trashed_ns);
 
 -- Objects that the tree no longer needs, to be deleted from the bucket after the retention.
 --   doc_id, internal_id  name the object; the internal id '-' names none: what is to be deleted is
---                        only what a Cozy keeps beside the document (its thumbnails)
+--                        only what a Cozy keeps beside the document (its thumbnails); nor does
+--                        '-images': the document was a note, and its images go with it
 --   queued_ns            when it was last let go: the retention counts from here
 CREATE TABLE deletions (
     doc_id      TEXT    NOT NULL,

@@ -1,8 +1,8 @@
 """What a running mount answers about thumbnails on its control socket: make them, remove them.
 
 A request names a file or a directory by ``path``, from the root of the instance; a directory means
-all images below it, without the trash. What cannot be done for one file does not end the rest: it
-is told in the last answer but one.
+all images and notes below it, without the trash. What cannot be done for one file does not end the
+rest: it is told in the last answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from cozyfs.errors import (
     ReadOnly,
     StoreUnavailable,
 )
-from cozyfs.joined.thumbnail_view import may_have
 from cozyfs.side.thumbnails import Outcome
 from cozyfs.values import TRASH_INO, Ino, Inode
 
@@ -54,13 +53,13 @@ async def answer_build(thumbnailer: Thumbnailer, request: dict[str, Any], send: 
 
 
 async def answer_remove(thumbnailer: Thumbnailer, request: dict[str, Any], send: Send) -> None:
-    """Remove the thumbnails of all images at and below ``path``."""
+    """Remove the thumbnails of all images, and of those in notes, at and below ``path``."""
 
     async def remove(ino: Ino) -> Outcome | None:
         await thumbnailer.remove(ino)
         return None
 
-    await _each(thumbnailer, request, send, remove, may_have)
+    await _each(thumbnailer, request, send, remove, thumbnailer.can_remove)
 
 
 HANDLERS: Mapping[str, Callable[[Thumbnailer, dict[str, Any], Send], Awaitable[None]]] = {

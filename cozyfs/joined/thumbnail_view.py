@@ -3,7 +3,8 @@
 A JPEG, under the name of the file that it shows. There is none where none was made, where none
 can be made, and where the one that the store has is of another content than the file has now. A
 directory of the tree is a directory here, which lists those of its images that have a thumbnail;
-listing asks the store about each. Nothing is made or removed here.
+listing asks the store about each. Nothing is made or removed here. The images of notes are below
+``/.thumbs/notes`` (`cozyfs.joined.note_view`).
 
 What the store said of a thumbnail is believed for `REMEMBERED_S`: the kernel looks several times
 at a file that is opened once.
@@ -19,6 +20,7 @@ from cachetools import TTLCache
 
 from cozyfs.errors import CozyError, NoPicture, NotFound, NotStored, ObjectNotFound, WrongContent
 from cozyfs.joined.blocks import BlockReader, new_blocks
+from cozyfs.joined.note_view import NoteImageView
 from cozyfs.side.thumbnails import FORMATS
 from cozyfs.values import ROOT_INO, Inode
 from cozyfs.vfs.names import decode, media_class, media_type
@@ -26,10 +28,14 @@ from cozyfs.vfs.view_access import as_directory, readable
 
 if TYPE_CHECKING:
     from cozyfs.joined.blocks import Blocks
+    from cozyfs.side.note_images import NoteImages
     from cozyfs.side.served import Served
     from cozyfs.side.thumbnails import Thumbnails
     from cozyfs.vfs.filesystem import FileSystem
     from cozyfs.vfs.views import Names, Reader
+
+NOTES = b"notes"
+"""Beside the formats."""
 
 PAGE = 128
 """Entries of a directory that are looked at, and asked for in the store, at a time."""
@@ -44,25 +50,30 @@ class ThumbnailView:
 
     name = b".thumbs"
 
-    def __init__(self, fs: FileSystem, thumbnails: Thumbnails) -> None:
+    def __init__(self, fs: FileSystem, thumbnails: Thumbnails, images: NoteImages) -> None:
         self._fs = fs
         self._thumbnails = thumbnails
+        self._notes = NoteImageView(fs, images)
         self._blocks: Blocks = new_blocks()
         self._seen: TTLCache[tuple[str, str, str | None], Served | NotFound] = TTLCache(
             _REMEMBERED, REMEMBERED_S, timer=trio.current_time
         )
 
     async def look(self, path: Names) -> Inode:
+        if path[:1] == (NOTES,):
+            return await self._notes.look(path[1:])
         inode = self._resolve(path)
         if S_ISDIR(inode.mode):
             return as_directory(self._fs.index, inode)
         return self._file(inode, await self._find(path, inode))
 
     async def children(self, path: Names) -> list[tuple[bytes, Inode]]:
+        if path[:1] == (NOTES,):
+            return await self._notes.children(path[1:])
         inode = self._resolve(path)
         if not path:
             top = as_directory(self._fs.index, inode)
-            return [(name.encode(), top) for name in FORMATS]
+            return [(name, top) for name in (*map(str.encode, FORMATS), NOTES)]
         if not S_ISDIR(inode.mode):
             raise NotFound("a thumbnail is no directory")
         found: list[tuple[bytes, Inode]] = []
@@ -73,10 +84,7 @@ class ThumbnailView:
         return found
 
     async def open(self, path: Names) -> Reader:
-        inode = self._resolve(path)
-        if S_ISDIR(inode.mode):
-            raise NotFound("it is a directory")
-        served = await self._find(path, inode)
+        served = await self._served(path)
 
         async def fetch(start: int, stop: int) -> bytes:
             try:
@@ -88,6 +96,15 @@ class ThumbnailView:
         return BlockReader(self._blocks, served.size, fetch)
 
     # ---- inside
+
+    async def _served(self, path: Names) -> Served:
+        """Raises NotFound, StoreError."""
+        if path[:1] == (NOTES,):
+            return await self._notes.find(path[1:])
+        inode = self._resolve(path)
+        if S_ISDIR(inode.mode):
+            raise NotFound("it is a directory")
+        return await self._find(path, inode)
 
     def _resolve(self, path: Names) -> Inode:
         """The directory or file of the tree that *path*, below its format, speaks of."""

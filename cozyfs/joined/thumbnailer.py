@@ -6,6 +6,9 @@ for that, and neither does the end of the mount: what is not made by then is mad
 change, or by ``cozyfs thumbnails build``. What lies in the trash gets none, and keeps those that
 it has.
 
+Of a note, thumbs of its images are made and removed when somebody asks: nothing here writes notes
+with images.
+
 Thumbnails of removed files are not this module's: they go with the file's objects
 (`cozyfs.vfs.deletions`), so that no crash leaves them behind.
 
@@ -15,6 +18,7 @@ On the event loop.
 from __future__ import annotations
 
 import logging
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 import trio
@@ -24,11 +28,14 @@ from cozyfs.errors import (
     InvalidRequest,
     LeaseLost,
     NoPicture,
+    NoSpace,
     NotFound,
     NotStored,
     ReadOnly,
+    StoreUnavailable,
     WrongContent,
 )
+from cozyfs.index import is_note
 from cozyfs.joined.thumbnail_view import may_have
 from cozyfs.side.render import kind_of
 from cozyfs.side.thumbnails import TINY, Outcome
@@ -38,6 +45,7 @@ from cozyfs.vfs.names import decode, media_class, media_type
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from cozyfs.side.note_images import NoteImages
     from cozyfs.side.render import Source
     from cozyfs.side.thumbnails import Thumbnails
     from cozyfs.values import Inode
@@ -48,8 +56,12 @@ log = logging.getLogger(__name__)
 DELAY_S = 1.0
 """From a change to the making: programs write a file several times, and rename it after."""
 
-MOST_WAITING = 10_000
-"""Files: a cheap number, and hours of work. Beyond, changes are forgotten."""
+RETRY_PAUSE_S = 60.0
+"""While the store does not answer, or the disk for temporary files is full."""
+
+MOST_WAITING = 100_000
+"""Files, of some 150 bytes: a collection of photos, and a day of work. Beyond, changes are
+forgotten."""
 
 CHUNK = 1 << 20
 """Bytes of a content that are read in one go."""
@@ -62,14 +74,16 @@ class Thumbnailer:
         self,
         fs: FileSystem,
         thumbnails: Thumbnails,
+        images: NoteImages,
         confirm: Callable[[], Awaitable[None]],
     ) -> None:
         self.fs = fs
         self._thumbnails = thumbnails
+        self._images = images
         self._confirm = confirm
         self._waiting: dict[Ino, float] = {}  # when its time comes, in that order
         self._arrived = trio.Event()
-        self._overflowed = False
+        self._overflowed = self._stuck = False
         self._making = False
 
     @property
@@ -104,9 +118,14 @@ class Thumbnailer:
             del self._waiting[ino]
             if not self._waiting:
                 self._arrived = trio.Event()
-            self._making = True
+            self._making, was_stuck, self._stuck = True, self._stuck, False
             try:
                 await self._after_change(ino)
+            except (StoreUnavailable, NoSpace) as exc:
+                if not was_stuck:
+                    log.warning("no thumbnails can be made now: %s; trying again", exc)
+                self._stuck = True
+                self.note(ino)  # after the others: it may be the one that does not fit
             except (NotFound, ReadOnly, LeaseLost, WrongContent) as exc:
                 # It is gone, not ours any more, or has changed, of which we were told.
                 log.debug("inode %d gets no thumbnails: %s", ino, exc)
@@ -116,6 +135,8 @@ class Thumbnailer:
                 log.exception("the thumbnails of inode %d could not be made", ino)
             finally:
                 self._making = False
+            if self._stuck:
+                await trio.sleep(RETRY_PAUSE_S)
 
     async def _after_change(self, ino: Ino) -> None:
         inode, mime = self._file(ino)
@@ -130,33 +151,46 @@ class Thumbnailer:
     # ---- when somebody asks
 
     async def build(self, ino: Ino) -> Outcome | None:
-        """Make the thumbnails of a file where one is missing, or is of another content; None
-        where none is. Raises InvalidRequest for a file that can have none, NotFound, ReadOnly,
-        SideError, StoreError, NoSpace."""
+        """Make the thumbnails of a file where one is missing, or is of another content; of a note
+        those of its images. None where none is missing. Raises InvalidRequest for a file that can
+        have none, NotFound, ReadOnly, SideError, StoreError, NoSpace."""
         inode, mime = self._file(ino)
         if self.fs.read_only:
             raise ReadOnly("the mount is read-only")
-        if kind_of(mime, inode.size) is None:
-            raise InvalidRequest(f"a file of type {mime} and of this size can have no thumbnail")
         if self.fs.index.is_trashed(ino):
             raise InvalidRequest("what lies in the trash gets no thumbnails")
+        if self._is_note(ino):
+            return await self._build_note(inode)
+        if kind_of(mime, inode.size) is None:
+            raise InvalidRequest(f"a file of type {mime} and of this size can have no thumbnail")
         missing = await self._thumbnails.missing(inode.doc_id, inode.md5, mime, inode.size)
         if not missing and await self._is_shown(inode):
             return None
         return await self._make(inode, mime)
 
     async def remove(self, ino: Ino) -> None:
-        """The thumbnails of a file, in all formats. Raises NotFound, ReadOnly, StoreError."""
+        """The thumbnails of a file, in all formats; of a note those of its images, which stay.
+        Raises NotFound, ReadOnly, StoreError."""
         inode, _ = self._file(ino)
         if self.fs.read_only:
             raise ReadOnly("the mount is read-only")
         await self._confirm()
-        await self._thumbnails.remove(inode.doc_id)
+        if self._is_note(ino):
+            await self._images.remove_thumbs(inode.doc_id)
+        else:
+            await self._thumbnails.remove(inode.doc_id)
 
     @staticmethod
     def can_build(name: bytes, inode: Inode) -> bool:
         """Whether :meth:`build` takes the file *inode*, which is called *name*."""
-        return may_have(name, inode) and kind_of(media_type(decode(name)), inode.size) is not None
+        if may_have(name, inode):
+            return kind_of(media_type(decode(name)), inode.size) is not None
+        return S_ISREG(inode.mode) and is_note(name)
+
+    @staticmethod
+    def can_remove(name: bytes, inode: Inode) -> bool:
+        """The same of :meth:`remove`."""
+        return may_have(name, inode) or (S_ISREG(inode.mode) and is_note(name))
 
     # ---- inside
 
@@ -167,6 +201,26 @@ class Thumbnailer:
             return False
         mime = media_type(decode(names[0][1])) if names else ""
         return media_class(mime) in ("image", "pdf")
+
+    def _is_note(self, ino: Ino) -> bool:
+        return any(is_note(name) for _, name in self.fs.index.entries_of(ino))
+
+    async def _build_note(self, note: Inode) -> Outcome | None:
+        await self._confirm()
+        outcome = None
+        images = await self._images.of(note.doc_id)
+        for image in [key for key, stored in images.items() if stored.thumb is None]:
+            try:
+                if await self._images.resize(image):
+                    outcome = Outcome.MADE
+            except NoPicture as exc:
+                log.debug("an image of note %d gets no thumb: %s", note.ino, exc)
+                outcome = outcome or Outcome.FAILED
+            except NotStored:
+                continue  # removed meanwhile
+            if not self.fs.index.is_wanted(note.doc_id):
+                await self._images.remove(image)  # nobody would come back here
+        return outcome
 
     def _file(self, ino: Ino) -> tuple[Inode, str]:
         """With its media type. Raises NotFound, also for a removed one."""

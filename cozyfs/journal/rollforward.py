@@ -19,6 +19,7 @@ from urllib.parse import unquote_to_bytes
 import trio
 
 from cozyfs.errors import CozyError, ObjectNotFound
+from cozyfs.index import MARKERS
 from cozyfs.store.keys import object_key, parse_object_name
 from cozyfs.values import Content, Ino, Inode
 from cozyfs.vfs.names import check_name
@@ -204,7 +205,7 @@ def _candidates(
         if earliest is not None and modified is not None and modified.timestamp() < earliest:
             continue
         doc_id, internal_id = parse_object_name(name)
-        if internal_id and "/" not in internal_id:
+        if internal_id and "/" not in internal_id and internal_id not in MARKERS:
             yield doc_id, internal_id
 
 

@@ -16,6 +16,7 @@ import io
 import json
 import os
 import resource
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -43,10 +44,15 @@ class Target(NamedTuple):
     height: int | None
     quality: int
     enlarge: bool
+    always: bool = True  # also of an image that fits as it is
 
 
 class TooManyPixels(Exception):
     pass
+
+
+class Fits(Exception):
+    """Nothing is to be made."""
 
 
 def main() -> None:
@@ -85,6 +91,7 @@ def _confine(memory: int, seconds: int, output: int) -> None:
         most = sys.maxsize if given == resource.RLIM_INFINITY else given
         soft, hard = (min(limit, most) for limit in wanted)
         resource.setrlimit(kind, (soft, hard))
+    signal.alarm(seconds + 10)  # should nobody be left who would end this, nor any CPU be used
     os.nice(10)
     # Where the machine itself runs out of memory, this is what it should end.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
@@ -101,6 +108,8 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
             else:
                 image = first_frame(source, targets[0], request["pixels"])
             pictures = [*chain(image, targets)]
+    except Fits:
+        return {"sizes": []}, []
     except TooManyPixels:
         return {"refused": "pixels"}, []
     except MemoryError:
@@ -150,13 +159,13 @@ def fitted(image: Image.Image, target: Target) -> Image.Image:
 
 def first_frame(source: BinaryIO, target: Target, pixels: int) -> Image.Image:
     """The first frame of an image, upright, in sRGB over white, without metadata, of the
-    size of *target*. Raises TooManyPixels."""
+    size of *target*. Raises TooManyPixels, Fits."""
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # compared below, with what a JPEG is scaled to first
     image: Image.Image = Image.open(source, formats=FORMATS)
     profile = image.info.get("icc_profile")
-    turn = 1
+    turn, whole = 1, image.size
     if image.format in ("JPEG", "MPO"):
         turn = _orientation(image)
         width, height = GAP * target.width, GAP * (target.height or 1)
@@ -166,6 +175,9 @@ def first_frame(source: BinaryIO, target: Target, pixels: int) -> Image.Image:
     image.load()
     if image.format not in ("JPEG", "MPO"):
         turn = _orientation(image)  # some formats tell it only now, TIFF has applied it by now
+        whole = image.size
+    if not target.always and size_within(_turned(whole, turn), target) == _turned(whole, turn):
+        raise Fits
     size = _turned(size_within(_turned(image.size, turn), target), turn)
     # Made small first, in the mode that it has: what follows is then cheap.
     image = _resizable(image).resize(size, Image.Resampling.LANCZOS, reducing_gap=GAP)

@@ -97,7 +97,8 @@ class Renderer:
     async def draw(
         self, kind: Kind, source: Source, targets: Sequence[Target], *, md5: bytes | None = None
     ) -> dict[str, bytes]:
-        """A JPEG for each of *targets*, by their names; each is made from the one before.
+        """A JPEG for each of *targets*, by their names; each is made from the one before. None
+        at all of an image that fits into the first as it is, if that is not made ``always``.
 
         Raises NoPicture when none can be made of this content, ever; WrongContent when it has
         not the given *md5*; TooLarge; NoSpace; SideError when this machine is at fault; and what
@@ -224,6 +225,8 @@ def _pictures(answer: bytes, targets: Sequence[Target]) -> dict[str, bytes]:
         sizes = [int(size) for size in header["sizes"]]
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise NoPicture(_REASONS["unreadable"]) from exc
+    if not sizes and not rest and not targets[0].always:
+        return {}
     if len(sizes) != len(targets) or sum(sizes) != len(rest) or min(sizes) <= 0:
         raise NoPicture(_REASONS["unreadable"])
     pictures = {}

@@ -14,7 +14,7 @@ from stat import S_ISDIR
 from typing import TYPE_CHECKING, Any
 
 from cozyfs.errors import CozyError
-from cozyfs.index import Version
+from cozyfs.index import MARKERS, Version
 from cozyfs.values import ROOT_INO, TRASH_INO, TRASH_NAME, Ino, Inode
 from cozyfs.vfs import fsck_repair as repair
 from cozyfs.vfs.fsck_findings import (
@@ -50,6 +50,11 @@ def is_held(row: str) -> str:
         )
     )
     return "(" + " OR ".join(f"EXISTS (SELECT 1 FROM {case})" for case in cases) + ")"
+
+
+def names_object(row: str) -> str:
+    """SQL: whether *row* of the deletion queue names an object, not only what lies beside it."""
+    return f"{row}.internal_id NOT IN ({', '.join(map(repr, MARKERS))})"
 
 
 _ORPHANS_TEXT = "it comes back in /.cozy_orphans"
@@ -391,7 +396,8 @@ def removed_leftovers(scan: Scan) -> Iterator[Finding]:
 def queued_but_held(scan: Scan) -> Iterator[Finding]:
     """An object in use that is going to be deleted."""
     for doc_id, internal_id in scan.rows(
-        f"SELECT d.doc_id, d.internal_id FROM deletions d WHERE {is_held('d')}"
+        f"SELECT d.doc_id, d.internal_id FROM deletions d"
+        f" WHERE {names_object('d')} AND {is_held('d')}"
     ):
         yield Finding(
             "queued_but_used",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from cozyfs.index import MARKERS
 from cozyfs.store.keys import object_name, parse_object_name
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def classify(name: str) -> tuple[str, str, str]:
     if name.startswith("thumbs/"):
         return _thumbnail(name.removeprefix("thumbs/"))
     doc_id, internal_id = parse_object_name(name)
-    whole = doc_id and internal_id and "/" not in internal_id
+    whole = doc_id and internal_id and "/" not in internal_id and internal_id not in MARKERS
     if whole and object_name(doc_id, internal_id) == name:  # else no row leads to this key
         return CONTENT, doc_id, internal_id
     return UNKNOWN, "", ""

@@ -361,7 +361,7 @@ def planned(index: Index, found: Found, now_ns: int) -> rollforward.NewFile:
 
 
 async def remove_thumbnail(bench: Bench, doc_id: str, key: str) -> None:
-    if bench.index.with_doc_ids([doc_id]):
+    if bench.index.is_wanted(doc_id):
         raise CannotRepair("its file is there by now")
     await bench.objects.caller.store(bench.objects.store.delete, bench.objects.bucket, key)
 

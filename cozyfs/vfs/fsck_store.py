@@ -25,7 +25,7 @@ from cozyfs.vfs.fsck_findings import (
     text,
     version_document,
 )
-from cozyfs.vfs.fsck_index import INODE, VERSION, is_held
+from cozyfs.vfs.fsck_index import INODE, VERSION, is_held, names_object
 from cozyfs.vfs.fsck_listing import THUMBNAIL_FORMATS
 from cozyfs.vfs.fsck_measure import Measured, plain_md5
 from cozyfs.vfs.names import media_class, media_type
@@ -308,12 +308,17 @@ def _date(modified: datetime | None) -> str | None:
 
 
 def thumbnails(scan: Scan, before: float) -> Iterator[Candidate]:
-    """Of documents that are no files, those stored before *before*."""
+    """Of documents that are no files and whose contents do not wait for their deletion, with
+    which these go; those stored before *before*. A document of which only a content is left, in a
+    file that was saved by renaming over another, has them until that content goes."""
     with scan.moment():
         for name, doc_id, kind in scan.rows(
             "SELECT l.name, l.doc_id, l.internal_id FROM temp.listed l"
             " WHERE l.kind = 'thumbnail' AND coalesce(l.modified, 0) <= ? AND NOT EXISTS"
-            " (SELECT 1 FROM inodes i WHERE i.doc_id = l.doc_id AND i.nlink > 0)",
+            " (SELECT 1 FROM inodes i WHERE i.doc_id = l.doc_id AND i.nlink > 0)"
+            " AND NOT EXISTS (SELECT 1 FROM deletions d WHERE d.doc_id = l.doc_id)"
+            " AND NOT EXISTS (SELECT 1 FROM inodes i WHERE i.object_doc_id = l.doc_id)"
+            " AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.object_doc_id = l.doc_id)",
             (before,),
         ):
             yield Candidate(name, partial(_thumbnail, doc_id, kind, name))
@@ -321,7 +326,9 @@ def thumbnails(scan: Scan, before: float) -> Iterator[Candidate]:
 
 async def _thumbnail(doc_id: str, kind: str, name: str, bench: repair.Bench) -> Finding | None:
     key = f"{bench.objects.db_prefix}/{name}"
-    if bench.index.with_doc_ids([doc_id]) or not await bench.is_there(key):
+    if bench.index.is_wanted(doc_id) or not await bench.is_there(key):
+        return None
+    if bench.index.is_wanted(doc_id):  # by now
         return None
     fixed: dict[str, Any] = {}
     if kind in THUMBNAIL_FORMATS:  # images of notes are nowhere else: they stay
@@ -350,7 +357,7 @@ def leftovers(scan: Scan, queued_before_ns: int) -> Iterator[Candidate]:
     for *values, name in scan.rows(
         "SELECT d.doc_id, d.internal_id, d.queued_ns, l.name FROM deletions d JOIN temp.listed l"
         " ON l.name = object_name(d.doc_id, d.internal_id)"
-        f" WHERE d.queued_ns < ? AND NOT {is_held('d')}",
+        f" WHERE d.queued_ns < ? AND {names_object('d')} AND NOT {is_held('d')}",
         (queued_before_ns,),
     ):
         yield Candidate(name, partial(_leftover, Deletion._make(values), name))

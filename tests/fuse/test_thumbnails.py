@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import base64
 import os
+import struct
+import time
+import zlib
+from pathlib import Path
 
 import pytest
 from mounting import eventually, python, run, sh
 from pictures import BLUE, RED, corners, encoded, looks, opened, plain
 
+from cozyfs import moments
 from cozyfs.store import LocalStore
+from cozyfs.store.keys import thumb_name
 
 MANIFEST = '{"version": "1.2.3"}'
 
@@ -134,6 +140,27 @@ def test_a_mount_that_only_reads_shows_them_and_makes_none(file_mounts, outside)
         assert len(objects(file_mounts)) == 4
 
 
+def test_a_mount_of_the_past_shows_no_picture_of_what_came_later(file_mounts, outside):
+    with file_mounts.mounted() as mount:
+        for name in ("same.jpg", "other.jpg"):
+            save(mount / name, plain(kind="JPEG"), outside)
+            eventually(lambda name=name: colour(thumb(mount, name)) == RED)
+        file_mounts.cozyfs("flush", mount.path).check()
+        at = moments.to_iso(time.time_ns() + 10**6)
+        save(mount / "other.jpg", plain(colour=BLUE, kind="JPEG"), outside)
+        eventually(lambda: colour(thumb(mount, "other.jpg")) == BLUE)
+        before = objects(file_mounts)
+        with file_mounts.mounted("--at", at, create=False) as then:
+            assert colour(then / "other.jpg") == RED
+            assert colour(thumb(then, "same.jpg")) == RED
+            assert content(thumb(then, "other.jpg")) is None
+            assert run("ls", then / ".thumbs" / "tiny").check().out.split() == ["same.jpg"]
+            for command in ("build", "rm"):
+                assert file_mounts.cozyfs("thumbnails", command, then / "other.jpg").code == 1
+        assert objects(file_mounts) == before
+        assert colour(thumb(mount, "other.jpg")) == BLUE
+
+
 def test_a_viewer_that_maps_and_seeks_sees_the_picture(file_mounts, outside):
     look = """
 import mmap, sys
@@ -179,3 +206,185 @@ def test_apps_of_the_store_can_be_read(file_mounts, outside, kind, view):
         assert sh('tail -c 11 "$1"', top / "assets" / "app.js") == "\nlet a = 1\n"
         assert "No such file" in run("ls", mount / view / "nothing").err
         assert "Read-only" in run("touch", top / "empty").err
+
+
+# ---- files that are made to do harm
+
+
+def png(width, height, rows, *, depth=8, colour_type=0):
+    """A PNG of that size whose lines are *rows*, compressed already or not at all."""
+
+    def chunk(kind, data):
+        crc = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def empty_lines(width_in_bytes, height):
+    """Zeros, compressed a thousand times smaller; made without having them in memory."""
+    packer = zlib.compressobj(1)
+    line = bytes(1 + width_in_bytes)
+    return b"".join([*(packer.compress(line) for _ in range(height)), packer.flush()])
+
+
+def marked(mounts, mount, name):
+    """Whether the store says that no thumbnail can be made of a file."""
+    doc_id = sh('getfattr --only-values -n user.cozy.id "$1"', mount / name)
+    store = LocalStore(mounts.folder.parent / "store")
+    for info in store.list("cozy-default"):
+        if f"/thumbs/{thumb_name(doc_id)}-tiny" in info.key:
+            head = store.head("cozy-default", info.key)
+            return (head.size, head.content_type) == (0, "application/octet-stream")
+    return False
+
+
+def test_an_image_that_would_fill_all_memory_harms_nothing(file_mounts, outside):
+    bombs = {
+        "huge.png": png(20_000, 20_000, empty_lines(2_500, 20_000), depth=1),
+        "huge-colours.png": png(20_000, 20_000, empty_lines(60_000, 500), colour_type=2),
+        "absurd.png": png(2**31 - 1, 2**31 - 1, b"", colour_type=6),
+        "no-image.jpg": os.urandom(100_000),
+    }
+    with file_mounts.mounted() as mount:
+        for name, data in bombs.items():
+            save(mount / name, data, outside)
+        # Not too many pixels, in 620 MB: whether that is a picture, the child's memory decides.
+        lines = empty_lines(72_000, 500)
+        save(mount / "large.png", png(9_000, 9_000, lines, depth=16, colour_type=6), outside)
+        save(mount / "good.png", plain(), outside)
+        eventually(lambda: colour(thumb(mount, "good.png")) == RED)
+        eventually(lambda: mount.status()["thumbnails_to_make"] == 0)
+        assert [name for name in bombs if not marked(file_mounts, mount, name)] == []
+        assert mount.peak_memory() < 250 << 20
+        assert content(thumb(mount, "huge.png")) is None
+        assert mount.running
+
+
+# ---- the end of a mount
+
+
+def children(mount):
+    text = [path.read_text() for path in Path(f"/proc/{mount.pid}/task").glob("*/children")]
+    return {int(number) for number in " ".join(text).split()}
+
+
+def test_unmounting_ends_the_process_that_draws(file_mounts, outside):
+    drawers = set()
+    with file_mounts.mounted() as mount:
+        slow = png(9_990, 9_990, empty_lines(59_940, 9_990), depth=16, colour_type=2)
+        save(mount / "slow.png", slow, outside)
+        eventually(lambda: drawers.update(children(mount)) or drawers)
+    assert [number for number in drawers if Path(f"/proc/{number}").exists()] == []
+    assert objects(file_mounts) == []
+    with file_mounts.mounted("-o", "nothumbs", create=False) as mount:
+        assert run("cmp", mount / "slow.png", outside / "source").check().out == ""
+
+
+# ---- notes
+
+
+def test_the_images_of_a_note_are_seen_made_small_and_gone_with_it(file_mounts, outside):
+    command, uuid = file_mounts.cozyfs, "019d35b1-9dc3-78ec-994d-f5443367f1b6"
+    with file_mounts.mounted("--retention", "0") as mount:
+        note, bare = mount / "Plans.cozy-note", mount / "bare.cozy-note"
+        for path in (note, bare):
+            sh('echo "# Plans" > "$1"', path)
+        doc_id = sh('getfattr --only-values -n user.cozy.id "$1"', note)
+        store = LocalStore(file_mounts.folder.parent / "store")
+        prefix = next(info.key for info in store.list("cozy-default")).partition("/")[0]
+        image = f"{prefix}/thumbs/{doc_id}/{uuid}"
+        store.put(
+            "cozy-default", f"{image}-original", plain((1000, 100)), content_type="image/png"
+        )
+        seen = mount / ".thumbs" / "notes" / "Plans.cozy-note" / uuid
+        assert opened(content(seen)).size == (1000, 100)
+        assert run("ls", mount / ".thumbs" / "notes").check().out.split() == [
+            "Plans.cozy-note",
+            "bare.cozy-note",
+        ]
+        assert (
+            command("thumbnails", "build", note).check().out == "made the thumbnails of 1 file\n"
+        )
+        eventually(lambda: opened(content(seen)).size == (768, 77))
+        asked = command("thumbnails", "show", note, "-o", outside / "t.jpg")
+        assert (asked.code, asked.err.count("\n"), uuid in asked.err) == (2, 1, True)
+        command("thumbnails", "show", note, "--image", uuid, "-o", outside / "t.jpg").check()
+        assert opened((outside / "t.jpg").read_bytes()).size == (768, 77)
+        none = command("thumbnails", "show", bare, "-o", outside / "t.jpg")
+        assert (none.code, "the note has no images" in none.err) == (1, True)
+        wrong = command("thumbnails", "show", note, "--image", "x", "-o", outside / "t.jpg")
+        assert (wrong.code, "no such image" in wrong.err) == (1, True)
+        command("thumbnails", "rm", note).check()
+        assert objects(file_mounts) == [f"{image}-original"]
+        sh('sed -i s/Plans/Ideas/ "$1"', note)
+        run("rm", note).check()
+        assert objects(file_mounts) == [f"{image}-original"]
+        file_mounts.cozyfs("trash", "empty", "--yes", mount.path).check()
+        eventually(lambda: objects(file_mounts) == [])
+
+
+# ---- all views together
+
+
+VIEWS = (".cozy_apps", ".cozy_konnectors", ".cozy_versions", ".thumbs")
+
+
+def test_views_are_trees_like_others_to_all_who_only_look(file_mounts, outside):
+    with file_mounts.mounted("--version-delay", "0") as mount:
+        sh('mkdir -p "$1/d/e" && echo 1 > "$1/d/t.txt" && echo 2 > "$1/d/t.txt"', mount.path)
+        save(mount / "d" / "a.jpg", plain(kind="JPEG"), outside)
+        eventually(lambda: content(thumb(mount, "d/a.jpg")) is not None)
+        for view in VIEWS:
+            top = mount / view
+            assert run("ls", "-lR", top).check().err == ""
+            files = sh('find "$1" -type f -printf "%P\\n"', top).split()
+            sh('cp -r "$1" "$2"', top, outside / "copy")
+            copied = sh('cd "$1" && find . -type f -printf "%P\\n"', outside / "copy").split()
+            assert sorted(copied) == sorted(files)
+            sh('rm -r "$1"', outside / "copy")
+            assert sh('df --output=target "$1" | tail -1', top).strip() == str(mount.path)
+            assert sh('df "$1"', top).splitlines()[1] == sh('df "$1"', mount.path).splitlines()[1]
+            assert sh('du -s "$1" | cut -f1', top).strip().isdigit()
+        assert "d/a.jpg" in sh('cd "$1/.thumbs/tiny" && find . -printf "%P\\n"', mount.path)
+        assert "t.txt" in sh('ls -R "$1/.cozy_versions"', mount.path)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_no_view_can_be_changed_or_replaced(file_mounts, view):
+    with file_mounts.mounted() as mount:
+        sh('mkdir "$1/d" && touch "$1/f"', mount.path)
+        for script in (
+            'touch "$1/x"',
+            'mkdir "$1/x"',
+            'ln -s x "$1/x"',
+            'ln "$2/f" "$1/x"',
+            'mkfifo "$1/x"',
+            'mv "$2/f" "$1/x"',
+            'mv -T "$1" "$2/x"',
+            'rmdir "$1"',
+            'chmod 777 "$1"',
+            'touch "$1"',
+            'setfattr -n user.a -v b "$1"',
+            'mv -T "$2/d" "$1"',
+        ):
+            done = run("bash", "-c", script, "sh", mount / view, mount.path)
+            assert "Read-only file system" in done.err, (script, done.err)
+        for script in ('mkdir "$1"', 'ln -sT x "$1"'):
+            assert "File exists" in run("bash", "-c", script, "sh", mount / view).err
+        assert sh('ls -A "$1"', mount.path).split() == [".cozy_trash", "d", "f"]
+
+
+def test_a_copy_of_the_whole_mount_has_no_views(file_mounts, outside):
+    with file_mounts.mounted() as mount:
+        save(mount / "a.jpg", plain(kind="JPEG"), outside)
+        eventually(lambda: content(thumb(mount, "a.jpg")) is not None)
+        for command in (["rsync", "-a"], ["cp", "-a"]):
+            run(*command, f"{mount.path}/", outside / "copy").check()
+            assert sh('find "$1" -name ".cozy_v*" -o -name ".thumbs"', outside / "copy") == ""
+            assert "a.jpg" in sh('find "$1" -type f -printf "%f\\n"', outside / "copy").split()
+            sh('rm -r "$1"', outside / "copy")
+        tar = sh('tar -C "$1" -cf - . | tar -t', mount.path).split()
+        assert sorted(tar) == ["./", "./.cozy_trash/", "./a.jpg"]

@@ -21,7 +21,7 @@ from cozyfs.errors import (
     NotFound,
     NotPermitted,
 )
-from cozyfs.index import EXCHANGE, NO_OBJECT, NOREPLACE
+from cozyfs.index import EXCHANGE, NO_OBJECT, NOREPLACE, NOTE_IMAGES
 from cozyfs.values import ROOT_INO, TRASH_INO, TRASH_NAME
 
 
@@ -148,8 +148,11 @@ class Model:
         ino = self.nodes[parent].children.pop(name)
         self.nodes[ino].ctime = now
         self.touch(now, parent)
-        if self.nlink(ino) == 0 and not keep:
-            self.forget(ino, now)
+        if self.nlink(ino) == 0:
+            if self.nodes[ino].regular and name.endswith(b".cozy-note"):
+                self.deletions[self.nodes[ino].doc_id, NOTE_IMAGES] = now
+            if not keep:
+                self.forget(ino, now)
 
     def forget(self, ino, now):
         node = self.nodes[ino]

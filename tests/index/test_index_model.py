@@ -25,7 +25,7 @@ from cozyfs.errors import NotFound, TreeError
 from cozyfs.index import EXCHANGE, NOREPLACE, Index, Usage
 from cozyfs.values import ROOT_INO, TRASH_INO, Content
 
-NAMES = st.sampled_from([b"a", b"b", b"c", b"d", b".cozy_trash"])
+NAMES = st.sampled_from([b"a", b"b", b"c", b"d.cozy-note", b".cozy_trash"])
 # An index into the numbers given out so far, from the newest: mostly there, sometimes gone.
 INOS = st.integers(0, 12)
 CACHE_SIZES = st.sampled_from([0, 16, 48, 100_000])

@@ -9,11 +9,12 @@ import os
 import signal
 import subprocess
 import sys
+from stat import S_IFDIR, S_IFIFO
 
 import pytest
 from index_builders import NOW, T0, make_file, traced
 
-from cozyfs.index import Deletion, Index
+from cozyfs.index import NOTE_IMAGES, Deletion, Index, is_note
 from cozyfs.values import ROOT_INO
 
 
@@ -44,6 +45,73 @@ class TestDeletions:
         index.queue_deletion("doc", "int", 20)
         index.forget_deletions(due)
         assert index.pending_deletions() == 1
+
+
+class TestNotes:
+    """Their images wait from the moment on when their last name goes: later nobody knows it."""
+
+    def waiting(self, index):
+        return {row.doc_id for row in index.due_deletions(1 << 62, 99) if row[1] == NOTE_IMAGES}
+
+    @pytest.mark.parametrize("keep", [False, True])
+    def test_the_images_of_a_note_wait_with_its_last_name(self, index, keep):
+        note = make_file(index, ROOT_INO, b"a.cozy-note")
+        index.link(note.ino, ROOT_INO, b"b.cozy-note", NOW)
+        index.unlink(ROOT_INO, b"a.cozy-note", NOW, keep=keep)
+        assert self.waiting(index) == set()
+        index.unlink(ROOT_INO, b"b.cozy-note", NOW, keep=keep)
+        assert self.waiting(index) == {note.doc_id}
+
+    def test_also_when_another_file_takes_the_name(self, index):
+        note = make_file(index, ROOT_INO, b"a.cozy-note")
+        make_file(index, ROOT_INO, b"b")
+        index.rename(ROOT_INO, b"b", ROOT_INO, b"a.cozy-note", NOW, keep=lambda ino: False)
+        assert self.waiting(index) == {note.doc_id}
+
+    def test_but_not_when_that_goes_on_as_the_note(self, index):
+        note, heir = make_file(index, ROOT_INO, b"a.cozy-note"), make_file(index, ROOT_INO, b"b")
+        index.inherit(heir.ino, note.ino)
+        index.rename(ROOT_INO, b"b", ROOT_INO, b"a.cozy-note", NOW, keep=lambda ino: True)
+        assert self.waiting(index) == set()
+        assert index.kept_documents([note.doc_id]) == set()
+        index.unlink(ROOT_INO, b"a.cozy-note", NOW, keep=False)
+        assert self.waiting(index) == {note.doc_id}
+        assert index.kept_documents([note.doc_id]) == {note.doc_id}
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            (b"a.cozy-note", True),
+            (b"a.cozy-note (031415926)", True),
+            (b"a\x7f.cozy-note", True),
+            (b"a.COZY-NOTE", False),
+            (b"a.cozy-note (2)", False),
+            (b"a.cozy-note.txt", False),
+            (b"cozy-note", False),
+        ],
+    )
+    def test_a_note_is_known_by_its_name_also_in_the_trash(self, index, name, expected):
+        make_file(index, ROOT_INO, name)
+        index.unlink(ROOT_INO, name, NOW, keep=False)
+        assert bool(self.waiting(index)) == is_note(name) == expected
+
+    @pytest.mark.parametrize("mode", [S_IFDIR | 0o755, S_IFIFO | 0o644])
+    def test_only_regular_files_are_notes(self, index, mode):
+        name = b"a.cozy-note"
+        index.make(ROOT_INO, name, mode, uid=0, gid=0, doc_id="d", now_ns=NOW)
+        remove = index.rmdir if mode & S_IFDIR == S_IFDIR else index.unlink
+        remove(ROOT_INO, name, NOW, keep=False)
+        assert self.waiting(index) == set()
+
+    def test_what_lies_beside_a_document_is_wanted_while_anything_of_it_is(self, index):
+        note, heir = make_file(index, ROOT_INO, b"a.cozy-note"), make_file(index, ROOT_INO, b"b")
+        assert index.is_wanted(note.doc_id)
+        assert not index.is_wanted("nothing")
+        index.unlink(ROOT_INO, b"a.cozy-note", NOW, keep=False)
+        assert index.is_wanted(note.doc_id)
+        index.deletions_done(index.due_deletions(1 << 62, 99))
+        assert not index.is_wanted(note.doc_id)
+        assert index.is_wanted(heir.doc_id)
 
 
 class TestDrafts:

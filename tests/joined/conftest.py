@@ -7,11 +7,13 @@ import trio
 from world import open_fs
 
 from cozyfs.joined.thumbnailer import Thumbnailer
+from cozyfs.side.note_images import NoteImages
 from cozyfs.side.thumbnails import Thumbnails
 
 
 class Drawer:
-    """Draws without drawing: the name of the format and what the file holds, or an error."""
+    """Draws without drawing: the name of the format and what the file holds, or an error. What
+    holds "little" is as small as a picture of it."""
 
     def __init__(self):
         self.error = None
@@ -27,6 +29,8 @@ class Drawer:
         self.drawn.append(data)
         if self.error:
             raise self.error
+        if data == b"little" and not targets[0].always:
+            return {}
         return {target.name: target.name.encode() + b" of " + data for target in targets}
 
 
@@ -53,6 +57,12 @@ def thumbnails(fs, drawer):
 
 
 @pytest.fixture
+def images(fs, drawer):
+    objects = fs.objects
+    return NoteImages(objects.store, objects.caller, objects.bucket, objects.db_prefix, drawer)
+
+
+@pytest.fixture
 def confirmed():
     """How often the lease was asked for; an error in ``refusal`` is raised."""
 
@@ -69,5 +79,5 @@ def confirmed():
 
 
 @pytest.fixture
-def thumbnailer(fs, thumbnails, confirmed):
-    return Thumbnailer(fs, thumbnails, confirmed)
+def thumbnailer(fs, thumbnails, images, confirmed):
+    return Thumbnailer(fs, thumbnails, images, confirmed)

@@ -17,12 +17,12 @@ TREE = {"d": {"a.jpg": b"1", "b.jpg": b"2", "c.txt": b"3", "e": {}, "doc.pdf": b
 
 
 @pytest.fixture
-async def view(fs, thumbnails, thumbnailer):
+async def view(fs, thumbnails, images, thumbnailer):
     """Of a tree in which one image, and a PDF, have thumbnails."""
     await make_tree(fs, TREE)
     for name in ("a.jpg", "doc.pdf"):
         await thumbnailer.build(Paths(fs).resolve(f"/d/{name}").ino)
-    return ThumbnailView(fs, thumbnails)
+    return ThumbnailView(fs, thumbnails, images)
 
 
 async def read(view, *path):
@@ -45,7 +45,7 @@ async def test_a_thumbnail_has_the_name_of_its_file(view):
 
 
 async def test_directories_list_directories_and_images_with_thumbnails(view):
-    assert await names(view) == [b"tiny", b"small", b"medium", b"large"]
+    assert await names(view) == [b"tiny", b"small", b"medium", b"large", b"notes"]
     assert await names(view, b"tiny", b"d") == [b"a.jpg", b"doc.pdf", b"e"]
     assert await names(view, b"large", b"d") == [b"a.jpg", b"e"]
     assert S_ISDIR((await view.look((b"tiny", b"d", b"e"))).mode)

@@ -6,17 +6,20 @@ import contextlib
 
 import pytest
 import trio
+from failing_store import FailingStore
 
 from cozyfs.errors import (
     InvalidRequest,
     LeaseLost,
     NoPicture,
+    NoSpace,
     NotStored,
     ReadOnly,
     SideError,
+    StoreUnavailable,
 )
 from cozyfs.joined import thumbnailer as module
-from cozyfs.side.thumbnails import Outcome
+from cozyfs.side.thumbnails import FORMATS, Outcome
 from cozyfs.values import ROOT_INO, Ino, VersionRules
 from cozyfs.vfs.copying import copy_file
 from cozyfs.vfs.deletions import delete_due
@@ -203,6 +206,40 @@ async def test_an_error_is_logged_and_the_next_file_is_drawn(
     await running()
     assert await picture(fs, thumbnails, "/a.jpg") is None
     assert await picture(fs, thumbnails, "/b.jpg") == b"tiny of 2"
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("503"), NoSpace("the disk is full")])
+async def test_what_passes_is_waited_for(
+    fs, drawer, thumbnails, running, caplog, autojump_clock, error
+):
+    drawer.error = error
+    await write(fs, "/a.jpg", b"1")
+    await write(fs, "/b.jpg", b"2")
+    with trio.fail_after(1_000_000):  # the clock jumps while threads work
+        while len(drawer.drawn) < 4:  # noqa: ASYNC110  a count has no event
+            await trio.sleep(1)
+    drawer.error = None
+    await running()
+    assert await picture(fs, thumbnails, "/a.jpg") == b"tiny of 1"
+    assert await picture(fs, thumbnails, "/b.jpg") == b"tiny of 2"
+    assert caplog.text.count("trying again") == 1
+
+
+@pytest.mark.parametrize("call", ["put", "head", "delete_many", "get"])
+async def test_a_store_that_was_away_makes_no_difference_in_the_end(
+    fs, thumbnails, running, autojump_clock, call
+):
+    """Whenever it goes: nothing is left half made, and nothing is marked."""
+    failing = thumbnails._store = fs.objects.store = FailingStore(fs.objects.store)
+    fs.objects.caller.timeout_s = 0.0
+    await write(fs, "/a.jpg", b"1")
+    await write(fs, "/b.pdf", b"2")
+    failing.fail(call, times=3)
+    await running()
+    failing.mend()
+    for form in FORMATS:
+        assert await picture(fs, thumbnails, "/a.jpg", form) == form.encode() + b" of 1"
+    assert await picture(fs, thumbnails, "/b.pdf") == b"tiny of 2"
 
 
 async def test_who_lost_the_lease_makes_none(

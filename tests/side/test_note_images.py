@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from failing_store import FailingStore
-from pictures import opened, plain
+from pictures import corners, encoded, opened, plain
+from PIL import Image
 
 from cozyfs.errors import NoPicture, NotStored, UsageError
 from cozyfs.side.note_images import NoteImages
@@ -94,3 +95,63 @@ async def test_an_image_that_is_removed_while_it_is_drawn_leaves_nothing(
         await images.resize(IMAGE)
 
     assert stored(local_store, alice) == {}
+
+
+# ---- how wide
+
+
+@pytest.mark.parametrize(
+    ("size", "thumb"),
+    [((767, 9), None), ((768, 2000), None), ((769, 4), (768, 4)), ((5000, 100), (768, 15))],
+)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+async def test_only_what_is_wider_than_a_note_gets_a_thumb(
+    images, store, instance, size, thumb, kind
+):
+    await images.put(IMAGE, plain(size, kind=kind), f"image/{kind.lower()}")
+
+    assert await images.resize(IMAGE) == (thumb is not None)
+
+    assert ("thumb" in stored(store, instance)) == (thumb is not None)
+    served = await (await images.open(IMAGE)).read()
+    assert opened(served).size == (thumb or size)
+
+
+async def test_the_width_counts_as_the_image_is_seen(images):
+    upright = encoded(corners((400, 900)), "JPEG", exif=turned(6))
+    await images.put(IMAGE, upright, "image/jpeg")
+
+    assert await images.resize(IMAGE)
+
+    assert opened(await (await images.open(IMAGE)).read()).size == (768, 341)
+
+
+async def test_the_images_of_a_note_are_listed(images):
+    note, other = IMAGE.partition("/")[0], "another/0"
+    for image in (IMAGE, f"{note}/2", other):
+        await images.put(image, WIDE, "image/png")
+    await images.resize(IMAGE)
+
+    found = await images.of(note)
+
+    assert list(found) == [IMAGE, f"{note}/2"]
+    assert found[f"{note}/2"] == (len(WIDE), None)
+    assert found[IMAGE].size == (await images.open(IMAGE)).size != len(WIDE)
+    assert set(await images.keys(note)) == {
+        images.key(image, name) for image in found for name in ("original", "thumb")
+    }
+
+
+async def test_removing_the_thumbs_keeps_the_originals(images, store, instance):
+    await images.put(IMAGE, WIDE, "image/png")
+    await images.resize(IMAGE)
+
+    await images.remove_thumbs(IMAGE.partition("/")[0])
+
+    assert stored(store, instance) == {"original": "image/png"}
+
+
+def turned(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif

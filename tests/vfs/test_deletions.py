@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
-from vfs_world import BUCKET, new_file, replace_file
+from vfs_world import BUCKET, close, new_file, replace_file
 
 from cozyfs.errors import StoreUnavailable
-from cozyfs.values import ROOT_INO, VersionRules
+from cozyfs.index import NOTE_IMAGES
+from cozyfs.values import ROOT_INO, TRASH_INO, VersionRules
 from cozyfs.vfs import deletions
 from cozyfs.vfs.deletions import abort_uploads, delete_due, unfinished_uploads
 
@@ -103,8 +105,8 @@ async def test_a_store_that_cannot_list_uploads_does_not_prevent_the_mount(world
 # ---- what lies beside documents
 
 
-def beside(doc_id):
-    return [f"beside/{doc_id}"]
+async def beside(doc_id, is_note):
+    return [f"beside/{doc_id}", *([f"images/{doc_id}"] if is_note else [])]
 
 
 def put_beside(world, doc_id):
@@ -151,4 +153,139 @@ async def test_it_is_tried_again_with_what_the_store_did_not_confirm(world):
         with pytest.raises(StoreUnavailable):
             await delete_due(fs.index, fs.objects, -1.0, set, beside)
         await delete_due(fs.index, fs.objects, -1.0, set, beside)
+        assert world.keys() == set()
+
+
+# ---- images of notes
+
+
+NOTE = b"a.cozy-note"
+
+
+async def new_note(world, fs, name=NOTE):
+    """With an image; returns its number and the key of that."""
+    ino = await new_file(fs, name, b"text")
+    key = f"images/{fs.index.get(ino).doc_id}"
+    world.store.put(BUCKET, key, b"picture")
+    return ino, key
+
+
+async def delete_all(fs):
+    await delete_due(fs.index, fs.objects, -1.0, set, beside)
+
+
+async def test_the_images_of_a_note_go_with_it(world):
+    async with world.mount() as fs:
+        _, image = await new_note(world, fs)
+        fs.unlink(ROOT_INO, NOTE)
+        assert image in world.keys()  # noqa: SIM118  no dictionary
+        await delete_all(fs)
+        assert world.keys() == set()
+        assert fs.index.pending_deletions() == 0
+
+
+async def test_they_stay_until_the_retention_has_passed(world):
+    async with world.mount() as fs:
+        _, image = await new_note(world, fs)
+        fs.unlink(ROOT_INO, NOTE)
+        assert await delete_due(fs.index, fs.objects, 3600.0, set, beside) == 0
+        assert image in world.keys()  # noqa: SIM118  no dictionary
+        await delete_all(fs)
+
+
+async def test_another_name_of_a_note_keeps_its_images(world):
+    async with world.mount() as fs:
+        ino, image = await new_note(world, fs)
+        fs.link(ino, ROOT_INO, b"b.cozy-note")
+        fs.unlink(ROOT_INO, NOTE)
+        await delete_all(fs)
+        assert image in world.keys()  # noqa: SIM118  no dictionary
+        fs.unlink(ROOT_INO, b"b.cozy-note")
+        await delete_all(fs)
+        assert world.keys() == set()
+
+
+async def test_a_note_keeps_its_images_while_somebody_has_it_open(world):
+    async with world.mount() as fs:
+        ino, image = await new_note(world, fs)
+        handle = await fs.files.open(ino, os.O_RDONLY, 0)
+        fs.unlink(ROOT_INO, NOTE)
+        await delete_all(fs)
+        assert image in world.keys()  # noqa: SIM118  no dictionary
+        await close(fs, handle)
+        await delete_all(fs)
+        assert world.keys() == set()
+
+
+async def test_a_note_that_is_saved_by_renaming_over_it_keeps_its_images(world):
+    async with world.mount(version_rules=VersionRules(20, 0.0)) as fs:
+        ino, image = await new_note(world, fs)
+        handle = await fs.files.open(ino, os.O_RDONLY, 0)
+        await new_file(fs, b".a.tmp", b"new text")
+        fs.rename(ROOT_INO, b".a.tmp", ROOT_INO, NOTE, 0)
+        await delete_all(fs)
+        await close(fs, handle)
+        await delete_all(fs)
+        assert image in world.keys()  # noqa: SIM118  no dictionary
+        fs.unlink(ROOT_INO, NOTE)
+        await delete_all(fs)
+        assert world.keys() == set()
+
+
+async def test_a_note_in_the_trash_has_its_images_until_it_is_removed_there(world):
+    """Under whatever name, since the trash may give it a number."""
+    async with world.mount() as fs:
+        _, image = await new_note(world, fs)
+        name = NOTE + b" (031415926)"
+        fs.rename(ROOT_INO, NOTE, TRASH_INO, name, 0)
+        await delete_all(fs)
+        assert image in world.keys()  # noqa: SIM118  no dictionary
+        fs.unlink(TRASH_INO, name)
+        await delete_all(fs)
+        assert world.keys() == set()
+
+
+async def test_a_row_for_the_images_of_a_note_that_is_there_is_forgotten(world):
+    async with world.mount() as fs:
+        ino, image = await new_note(world, fs)
+        fs.index.queue_deletion(fs.index.get(ino).doc_id, NOTE_IMAGES, 1)
+        await delete_all(fs)
+        assert fs.index.pending_deletions() == 0
+        assert image in world.keys()  # noqa: SIM118  no dictionary
+        fs.unlink(ROOT_INO, NOTE)
+        await delete_all(fs)
+
+
+async def test_what_is_wanted_again_while_the_store_is_asked_stays(world):
+    async with world.mount() as fs:
+        ino, image = await new_note(world, fs)
+        former = fs.index.get(ino)
+        fs.unlink(ROOT_INO, NOTE)
+
+        async def slow(doc_id, is_note):
+            if not fs.index.has(ROOT_INO, NOTE):
+                fs.index.remake(former, ROOT_INO, NOTE, 1)
+            return await beside(doc_id, is_note)
+
+        await delete_due(fs.index, fs.objects, -1.0, set, slow)
+        assert image in world.keys()  # noqa: SIM118  no dictionary
+        assert fs.index.pending_deletions() == 0
+        fs.unlink(ROOT_INO, NOTE)
+        await delete_all(fs)
+        assert world.keys() == set()
+
+
+async def test_a_store_that_cannot_list_images_loses_none_of_the_rows(world):
+    async with world.mount() as fs:
+        await new_note(world, fs)
+        fs.unlink(ROOT_INO, NOTE)
+        waiting = fs.index.pending_deletions()
+
+        async def refused(doc_id, is_note):
+            raise StoreUnavailable("no")
+
+        with pytest.raises(StoreUnavailable):
+            await delete_due(fs.index, fs.objects, -1.0, set, refused)
+        assert fs.index.pending_deletions() == waiting == 2
+        await delete_all(fs)
         assert world.keys() == set()

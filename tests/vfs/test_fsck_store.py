@@ -37,7 +37,8 @@ from vfs_world import (
 )
 
 from cozyfs.errors import InstanceError, LeaseLost, StoreUnavailable
-from cozyfs.index import Version
+from cozyfs.index import MARKERS, Version
+from cozyfs.journal import rollforward
 from cozyfs.store.keys import thumb_name
 from cozyfs.values import ROOT_INO, VersionRules
 
@@ -496,6 +497,46 @@ async def test_an_image_of_a_note_and_the_avatar_are_no_findings(world):
         for name in (image, "avatar"):
             world.store.put(BUCKET, f"{PREFIX}/{name}", b"image")
         assert await fsck(fs) == []
+
+
+@pytest.mark.parametrize("name", [b"a.cozy-note", b"a.jpg"])
+async def test_what_lies_beside_a_document_that_waits_is_no_finding(world, name):
+    async with world.mount() as fs:
+        doc_id = fs.index.get(await new_file(fs, name, b"content")).doc_id
+        image = f"{PREFIX}/thumbs/{doc_id}/019d35b1-9dc3-78ec-994d-f5443367f1b6-original"
+        small = f"{PREFIX}/thumbs/{thumb_name(doc_id)}-tiny"
+        for key in (image, small):
+            world.store.put(BUCKET, key, b"image")
+        fs.unlink(ROOT_INO, name)
+        assert await fsck(fs, repair=True) == []
+        assert {image, small} <= world.keys()
+        fs.index.forget_deletions(fs.index.due_deletions(1 << 62, 100))
+        world.store.delete(BUCKET, image)
+        assert "thumbnail_with_no_file" in types(await fsck(fs))
+
+
+async def test_thumbnails_of_a_file_that_took_the_place_of_another_are_no_finding(world):
+    async with world.mount(version_rules=VersionRules(20, 0.0)) as fs:
+        await new_file(fs, b"a.jpg", b"1")
+        doc_id = fs.index.get(await new_file(fs, b"b.jpg", b"2")).doc_id
+        world.store.put(BUCKET, f"{PREFIX}/thumbs/{thumb_name(doc_id)}-tiny", b"image")
+        fs.rename(ROOT_INO, b"b.jpg", ROOT_INO, b"a.jpg", 0)
+        assert await fsck(fs) == []
+
+
+@pytest.mark.parametrize("marker", MARKERS)
+async def test_what_marks_things_beside_a_document_is_taken_for_no_object(world, marker):
+    async with world.mount() as fs:
+        fs.index.queue_deletion("d" * 32, marker, 1)
+        assert await fsck(fs, clock=later) == []
+        key = f"{PREFIX}/{'d' * 32}/{marker}"
+        world.store.put(BUCKET, key, b"?")
+        (found,) = await fsck(fs, clock=later, repair=True)
+        assert (found["type"], found["repaired"]) == ("unknown_object", False)
+        assert await rollforward.find(fs.index, fs.objects, None) == ([], [])
+        assert key in world.keys()  # noqa: SIM118  no dictionary
+        damage(fs, "UPDATE inodes SET internal_id = ? WHERE ino = 2", (marker,))
+        assert "queued_but_used" not in types(await fsck(fs))
 
 
 @pytest.mark.parametrize(
