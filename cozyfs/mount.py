@@ -1,34 +1,27 @@
 """A mount: builds the parts, joins them, runs them until it is unmounted, and ends in order.
 
-The order of the end is what makes it safe: first everything that was written goes into the
-store while requests are still answered, then the kernel lets go, then what came in between is
-stored too, then the index is closed. A signal starts that; a second one gives up waiting, and
-the state directory keeps what is left for the next mount.
+What is left to do after the last request is in `cozyfs.ending`, what is done beside requests in
+`cozyfs.chores`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import logging
 import os
-import signal
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyfuse3
 import trio
 
+from cozyfs.chores import Chores
 from cozyfs.control import serve_control
-from cozyfs.errors import CozyError, LeaseLost, UploadFailed
+from cozyfs.ending import Ending
+from cozyfs.errors import CozyError
 from cozyfs.fuse.attributes import FOLLOWED_S, FOREVER_S, Presentation
 from cozyfs.fuse.errors import errors
-from cozyfs.fuse.invalidation import tell_kernel, tell_news
 from cozyfs.fuse.views import OperationsWithViews
-from cozyfs.index import NO_CHANGES
 from cozyfs.joined import thumbnail_requests
 from cozyfs.joined.app_view import AppView
 from cozyfs.joined.beside import Beside
@@ -36,7 +29,6 @@ from cozyfs.joined.thumbnail_view import ThumbnailView
 from cozyfs.joined.thumbnailer import Thumbnailer
 from cozyfs.nurseries import background_tasks, first_of
 from cozyfs.requests import HANDLERS
-from cozyfs.rereading import reread_now_and_then
 from cozyfs.side.apps import KONNECTORS, WEBAPPS, AppFiles
 from cozyfs.side.note_images import NoteImages
 from cozyfs.side.render import Renderer
@@ -51,15 +43,16 @@ from cozyfs.tree import (
     open_for_writing,
     open_past,
 )
-from cozyfs.vfs.deletions import abort_uploads, delete_due, unfinished_uploads
+from cozyfs.tuning import raise_read_ahead, tame_memory
+from cozyfs.vfs.deletions import abort_uploads, unfinished_uploads
 from cozyfs.vfs.filesystem import FileSystem
 from cozyfs.vfs.objects import Objects
-from cozyfs.vfs.trashcan import empty
 from cozyfs.vfs.version_view import VersionView
 from cozyfs.vfs.views import Views
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
+    from pathlib import Path
 
     from cozyfs.control import Send
     from cozyfs.index import Index
@@ -70,20 +63,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RETRY_PAUSE_S = 5.0
-"""Between attempts to store what could not be stored."""
-
-DELETION_PAUSE_S = 60.0
-"""Between looks at the deletion queue."""
-
-CLEANING_PAUSE_S = 3600.0
-"""Between looks for what has been in the trash for too long."""
-
-NEWS_PAUSE_S = 0.05
-"""Between two messages to the kernel of what changed by itself, each a trip to a thread: `rm -r`
-would cost one for each file."""
-
 PROGRESS_PAUSE_S = 0.5
+"""Between signs of life while a client waits for a flush."""
 
 IDLE_TASKS = 16
 """Tasks that wait for requests; fewer would be ended and started anew by every burst."""
@@ -91,11 +72,6 @@ IDLE_TASKS = 16
 MOST_TASKS = 10_000
 """Requests answered at once. Far above what threads carry: requests that wait for the store,
 however many in an outage, must not keep those from an answer that need only the index."""
-
-_M_ARENA_MAX = -8  # of mallopt(3)
-
-READ_AHEAD_KIB = 1024
-"""What the kernel asks for at once of a sequential reader, where we may set it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +111,7 @@ class MountOptions:
 def run_mount(options: MountOptions, on_ready: Callable[[], None]) -> None:
     """Mount, and block until unmounted. Raises CozyError when the mount cannot start;
     *on_ready* is called once it answers requests."""
-    _tame_memory()
+    tame_memory()
     store = options.store()
     try:
         trio.run(_Mount(options, store, on_ready).run)
@@ -158,16 +134,12 @@ class _Mount:
         self._on_ready = on_ready
         self._caller = Caller(parallel=options.parallel, timeout_s=options.timeout_s)
         self._started = time.time()
-        self._signals = 0
-        self._first_signal = trio.Event()
-        self._waits: set[trio.CancelScope] = set()  # cancelled when waiting is given up
-        self._gave_up = False
-        self._unmounted = False
         self._writer: WriterTree | None = None
         self._reader: ReaderTree | None = None
         self._past: PastTree | None = None
         self._index: Index
         self._fs: FileSystem
+        self._ending: Ending
         self._thumbnailer: Thumbnailer
         bucket, db_prefix = options.instance.bucket, options.instance.db_prefix
         renderer = Renderer(self._caller, options.state.directory)
@@ -241,6 +213,7 @@ class _Mount:
                 use_trash=options.use_trash,
                 snapshot=self._snapshot,
             )
+            self._ending = ending = Ending(fs, self._writer)
             if self._writer is not None:
                 nursery.start_soon(self._writer.writer.run)
                 nursery.start_soon(self._writer.snapshots.run)
@@ -260,31 +233,26 @@ class _Mount:
                 await nursery.start(
                     serve_control, options.state.control_path, self._answer_control
                 )
-                await nursery.start(self._watch_signals)
-                if not options.read_only:
-                    nursery.start_soon(self._again, RETRY_PAUSE_S, fs.files.retry_failed)
-                    nursery.start_soon(self._again, self._deletion_pause, self._delete_due)
+                await nursery.start(ending.watch_signals)
+                chores = Chores(fs, nursery, self._confirm)
+                if self._writer is not None:
+                    beside = Beside(self._thumbnails, self._note_images)
+                    chores.of_writer(beside, options.retention_s, options.trash_age_s)
                     if options.make_thumbnails:
                         fs.on_new_content = self._thumbnailer.note
                         nursery.start_soon(self._thumbnailer.run)
-                    fs.news.listen()
-                    nursery.start_soon(self._again, NEWS_PAUSE_S, self._tell_news)
-                    if options.trash_age_s:
-                        pause_s = max(min(CLEANING_PAUSE_S, options.trash_age_s), 1.0)
-                        nursery.start_soon(self._again, pause_s, self._clean_trash)
                 if self._reader is not None:
-                    nursery.start_soon(self._again, options.refresh_s, self._follow)
-                nursery.start_soon(reread_now_and_then, fs)
-                nursery.start_soon(self._end_on_signal)
+                    chores.of_reader(self._reader, options.refresh_s)
+                nursery.start_soon(ending.end_on_signal)
                 nursery.start_soon(self._tell_ready)
                 await pyfuse3.main(min_tasks=IDLE_TASKS, max_tasks=MOST_TASKS)
             finally:
                 # Unmounts if nobody has yet: without us every access would only fail.
-                self._unmounted = True
+                ending.unmounted = True
                 pyfuse3.close(unmount=True)
             await fs.files.give_up_refused()
-            await self._store_everything()
-            await self._keep_the_rest()
+            await ending.store_everything()
+            await ending.keep_the_rest()
             nursery.cancel_scope.cancel()
 
     def _views(self) -> list[View]:
@@ -299,28 +267,13 @@ class _Mount:
             AppView(b".cozy_konnectors", konnectors),
         ]
 
-    @property
-    def _deletion_pause(self) -> float:
-        return max(min(DELETION_PAUSE_S, self._options.retention_s), 1.0)
-
     async def _tell_ready(self) -> None:
         # The answer to a request of our own proves that the mount works, and that the kernel is
         # done with INIT, which would put its read-ahead back.
         await self._caller.disk(os.statvfs, self._options.mountpoint)
-        _raise_read_ahead(self._options.mountpoint)
+        raise_read_ahead(self._options.mountpoint)
         log.info("%s is mounted at %s", self._options.instance.domain, self._options.mountpoint)
         self._on_ready()
-
-    async def _again(self, pause_s: float, job: Callable[[], Awaitable[object]]) -> None:
-        """Run *job* now and then; what goes wrong in one run must not end the mount."""
-        while True:
-            try:
-                await job()
-            except CozyError as exc:
-                log.warning("background work failed: %s", exc)
-            except Exception:
-                log.exception("background work failed")
-            await trio.sleep(pause_s)
 
     async def _sync_tree(self) -> None:
         """fsync: the tree as it is now is in the bucket when this returns."""
@@ -339,91 +292,8 @@ class _Mount:
 
     async def _read_only_when_lost(self, tree: WriterTree) -> None:
         await tree.lease.lost.wait()
-        if not self._unmounted:
+        if not self._ending.unmounted:
             self._fs.turn_read_only()
-
-    async def _follow(self) -> None:
-        assert self._reader is not None
-        changes = await self._reader.refresh()
-        if changes != NO_CHANGES:
-            await trio.to_thread.run_sync(tell_kernel, changes)
-
-    async def _delete_due(self) -> None:
-        fs = self._fs
-        await self._confirm()  # whoever lost the lease deletes nothing any more
-        retention_s = self._options.retention_s
-        await delete_due(
-            self._index,
-            fs.objects,
-            retention_s,
-            lambda: fs.objects_in_use,
-            Beside(self._thumbnails, self._note_images),
-        )
-
-    async def _tell_news(self) -> None:
-        await self._fs.news.wait()
-        await tell_news(self._fs)
-
-    async def _clean_trash(self) -> None:
-        await self._confirm()
-        removed = await empty(self._fs, time.time_ns() - int(self._options.trash_age_s * 1e9))
-        if removed:
-            log.info("%d items were removed from the trash, by their age", removed)
-
-    # ---- the end
-
-    async def _watch_signals(
-        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
-            task_status.started()
-            async for number in received:
-                self._signals += 1
-                name = signal.Signals(number).name
-                # The first asks for the end; where that is under way already, it is meant to
-                # end the waiting.
-                if self._signals > 1 or self._unmounted:
-                    log.info("%s: no longer waiting for the store", name)
-                    self._gave_up = True
-                    for wait in self._waits:
-                        wait.cancel()
-                else:
-                    log.info("%s: unmounting", name)
-                    self._first_signal.set()
-
-    async def _end_on_signal(self) -> None:
-        await self._first_signal.wait()
-        await self._store_everything()
-        if not self._unmounted:
-            pyfuse3.terminate()
-
-    async def _store_everything(self) -> None:
-        """Until it is done, or waiting is given up."""
-        if self._options.read_only or self._gave_up:
-            return
-        with trio.CancelScope() as wait:
-            self._waits.add(wait)
-            while True:
-                try:
-                    await self._fs.files.flush_all()
-                    if self._writer is not None:
-                        await self._writer.writer.flush()
-                    return
-                except LeaseLost as exc:
-                    log.error("%s", exc)
-                    return
-                except UploadFailed as exc:
-                    log.error("%s; trying again (a signal gives up)", exc)
-                    await trio.sleep(RETRY_PAUSE_S)
-
-    async def _keep_the_rest(self) -> None:
-        if self._pending:
-            await self._fs.files.keep_all()
-            log.error("%d files are not stored yet; the next mount stores them", self._pending)
-
-    @property
-    def _pending(self) -> int:
-        return self._fs.files.pending
 
     # ---- the control socket
 
@@ -488,17 +358,6 @@ class _Mount:
         await send({"done": True})
 
 
-def _tame_memory() -> None:
-    """What a long-lived process with many threads and large short-lived buffers wants of its
-    allocators. Measured on a sequential read of 1 GiB: 240 MB at most without, 190 MB with."""
-    # By default each thread gets an arena of its own, and freed buffers stay in all of them.
-    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
-    # Nearly nothing here forms cycles, and each full collection would walk every cached inode.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
-
-
 def _init_fuse(operations: OperationsWithViews, options: MountOptions) -> None:
     fuse_options = set(options.fuse_options)
     if not any(option.startswith("fsname=") for option in fuse_options):
@@ -515,16 +374,3 @@ def _init_fuse(operations: OperationsWithViews, options: MountOptions) -> None:
         raise CozyError(
             f"{options.mountpoint} cannot be mounted: FUSE refused (see the lines above)"
         ) from exc
-
-
-def _raise_read_ahead(mountpoint: Path) -> None:
-    """Let the kernel read ahead further than its default of 128 KiB; needs root, and is only
-    speed. The device number comes from mountinfo, since a stat would ask ourselves."""
-    wanted = os.fspath(mountpoint)
-    with contextlib.suppress(OSError, IndexError):
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            fields = line.split(" ")
-            if fields[4] == wanted:
-                path = Path(f"/sys/class/bdi/{fields[2]}/read_ahead_kb")
-                if int(path.read_text()) < READ_AHEAD_KIB:
-                    path.write_text(f"{READ_AHEAD_KIB}\n")
