@@ -12,6 +12,7 @@ limits of the kernel end this process then, and nothing else is harmed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -31,6 +32,9 @@ FORMATS = (
 
 GAP = 2
 """How many times as large as what is wanted a decoder that can scale may deliver."""
+
+DISK_FULL = 28
+"""The exit code when there is no space for the pictures."""
 
 _ORIENTATION = 0x0112  # in EXIF
 _HEADER_SIZE = 4096  # bytes, at most
@@ -59,11 +63,16 @@ def main() -> None:
     request = json.loads(sys.argv[1])
     _load(request["kind"])
     _confine(request["memory"], request["seconds"], request["output"])
-    with os.fdopen(os.dup(1), "wb") as out, open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)  # libraries print
-        header, pictures = answer(request)
-        out.write(json.dumps(header).encode() + b"\n")
-        out.writelines(pictures)
+    try:
+        with os.fdopen(os.dup(1), "wb") as out, open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)  # libraries print
+            header, pictures = answer(request)
+            out.write(json.dumps(header).encode() + b"\n")
+            out.writelines(pictures)
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.exit(DISK_FULL)
+        raise
 
 
 def _load(kind: str) -> None:

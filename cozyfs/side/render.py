@@ -61,6 +61,9 @@ _KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "PYTHONPATH", "PYTHONHOME", "LD_LIB
 """No more than Python needs: the mount's own has credentials."""
 
 
+_DISK_FULL = "the disk for temporary files is full"
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """For one child. *timeout_s* is of the clock and of the CPU, as on the Cozy server."""
@@ -162,8 +165,10 @@ class Renderer:
             )
         if scope.cancelled_caught:
             raise NoPicture(f"a picture of the file takes longer than {limits.timeout_s} s")
+        if done.returncode == draw.DISK_FULL:
+            raise NoSpace(_DISK_FULL)
         if done.returncode > 0 or done.returncode == -signal.SIGKILL:
-            # Python or a library is missing, a disk is full, or the machine has no memory left.
+            # Python or a library is missing, or the machine has no memory left.
             log.warning("the program that makes pictures ended with %d", done.returncode)
             raise SideError("the program that makes pictures does not work on this machine now")
         if done.returncode != 0:
@@ -194,7 +199,7 @@ def _full_disk_named() -> Iterator[None]:
         yield
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace("the disk for temporary files is full") from exc
+            raise NoSpace(_DISK_FULL) from exc
         raise
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import struct
+import tempfile
 import zlib
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -424,6 +427,23 @@ async def test_a_full_disk_is_named(monkeypatch):
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(render.tempfile, "TemporaryFile", full)
+
+    with pytest.raises(NoSpace) as caught:
+        await drawn(plain())
+
+    assert str(caught.value) == "the disk for temporary files is full"
+
+
+async def test_so_is_one_that_gets_full_while_a_picture_is_written(monkeypatch):
+    """The second file is for the pictures."""
+    files = itertools.count()
+
+    def second_full(**options):
+        if next(files) == 1:
+            return open("/dev/full", "r+b", buffering=0)
+        return tempfile.TemporaryFile(**options)
+
+    monkeypatch.setattr(render, "tempfile", SimpleNamespace(TemporaryFile=second_full))
 
     with pytest.raises(NoSpace) as caught:
         await drawn(plain())
