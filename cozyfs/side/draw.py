@@ -60,9 +60,12 @@ class Fits(Exception):
 
 
 def main() -> None:
+    os.nice(10)
     request = json.loads(sys.argv[1])
+    # Should nobody be left who would end this, nor any CPU be used.
+    signal.alarm(request["patience"] + 10)
     _load(request["kind"])
-    _confine(request["memory"], request["seconds"], request["output"])
+    _confine(request["memory"], request["cpu"], request["output"])
     try:
         with os.fdopen(os.dup(1), "wb") as out, open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 1)  # libraries print
@@ -100,8 +103,6 @@ def _confine(memory: int, seconds: int, output: int) -> None:
         most = sys.maxsize if given == resource.RLIM_INFINITY else given
         soft, hard = (min(limit, most) for limit in wanted)
         resource.setrlimit(kind, (soft, hard))
-    signal.alarm(seconds + 10)  # should nobody be left who would end this, nor any CPU be used
-    os.nice(10)
     # Where the machine itself runs out of memory, this is what it should end.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
