@@ -56,8 +56,9 @@ log = logging.getLogger(__name__)
 DELAY_S = 1.0
 """From a change to the making: programs write a file several times, and rename it after."""
 
-RETRY_PAUSE_S = 60.0
-"""While the store does not answer, or the disk for temporary files is full."""
+RETRY_PAUSE_S, MOST_PAUSE_S = 60.0, 600.0
+"""While the store does not answer, or the disk for temporary files is full: the first pause, and
+the longest, since each attempt may read a file of 100 MiB."""
 
 MOST_WAITING = 100_000
 """Files, of some 150 bytes: a collection of photos, and a day of work. Beyond, changes are
@@ -83,7 +84,7 @@ class Thumbnailer:
         self._confirm = confirm
         self._waiting: dict[Ino, float] = {}  # when its time comes, in that order
         self._arrived = trio.Event()
-        self._overflowed = self._stuck = False
+        self._overflowed = False
         self._making = False
 
     @property
@@ -111,6 +112,7 @@ class Thumbnailer:
 
     async def run(self) -> None:
         """Make what was noted, until cancelled."""
+        pause_s = 0.0  # after the last attempt
         while True:
             await self._arrived.wait()
             ino, due = next(iter(self._waiting.items()))
@@ -118,13 +120,14 @@ class Thumbnailer:
             del self._waiting[ino]
             if not self._waiting:
                 self._arrived = trio.Event()
-            self._making, was_stuck, self._stuck = True, self._stuck, False
+            last_pause_s, pause_s = pause_s, 0.0
+            self._making = True
             try:
                 await self._after_change(ino)
             except (StoreUnavailable, NoSpace) as exc:
-                if not was_stuck:
+                if not last_pause_s:
                     log.warning("no thumbnails can be made now: %s; trying again", exc)
-                self._stuck = True
+                pause_s = min(max(2 * last_pause_s, RETRY_PAUSE_S), MOST_PAUSE_S)
                 self.note(ino)  # after the others: it may be the one that does not fit
             except (NotFound, ReadOnly, LeaseLost, WrongContent) as exc:
                 # It is gone, not ours any more, or has changed, of which we were told.
@@ -135,8 +138,7 @@ class Thumbnailer:
                 log.exception("the thumbnails of inode %d could not be made", ino)
             finally:
                 self._making = False
-            if self._stuck:
-                await trio.sleep(RETRY_PAUSE_S)
+            await trio.sleep(pause_s)
 
     async def _after_change(self, ino: Ino) -> None:
         inode, mime = self._file(ino)

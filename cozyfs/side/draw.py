@@ -12,6 +12,7 @@ limits of the kernel end this process then, and nothing else is harmed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -31,6 +32,9 @@ FORMATS = (
 
 GAP = 2
 """How many times as large as what is wanted a decoder that can scale may deliver."""
+
+DISK_FULL = 28
+"""The exit code when there is no space for the pictures."""
 
 _ORIENTATION = 0x0112  # in EXIF
 _HEADER_SIZE = 4096  # bytes, at most
@@ -56,14 +60,22 @@ class Fits(Exception):
 
 
 def main() -> None:
+    os.nice(10)
     request = json.loads(sys.argv[1])
+    # Should nobody be left who would end this, nor any CPU be used.
+    signal.alarm(request["patience"] + 10)
     _load(request["kind"])
-    _confine(request["memory"], request["seconds"], request["output"])
-    with os.fdopen(os.dup(1), "wb") as out, open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)  # libraries print
-        header, pictures = answer(request)
-        out.write(json.dumps(header).encode() + b"\n")
-        out.writelines(pictures)
+    _confine(request["memory"], request["cpu"], request["output"])
+    try:
+        with os.fdopen(os.dup(1), "wb") as out, open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)  # libraries print
+            header, pictures = answer(request)
+            out.write(json.dumps(header).encode() + b"\n")
+            out.writelines(pictures)
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.exit(DISK_FULL)
+        raise
 
 
 def _load(kind: str) -> None:
@@ -91,8 +103,6 @@ def _confine(memory: int, seconds: int, output: int) -> None:
         most = sys.maxsize if given == resource.RLIM_INFINITY else given
         soft, hard = (min(limit, most) for limit in wanted)
         resource.setrlimit(kind, (soft, hard))
-    signal.alarm(seconds + 10)  # should nobody be left who would end this, nor any CPU be used
-    os.nice(10)
     # Where the machine itself runs out of memory, this is what it should end.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")

@@ -61,13 +61,18 @@ _KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "PYTHONPATH", "PYTHONHOME", "LD_LIB
 """No more than Python needs: the mount's own has credentials."""
 
 
+_DISK_FULL = "the disk for temporary files is full"
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """For one child. *timeout_s* is of the clock and of the CPU, as on the Cozy server."""
+    """For one child. *cpu_s* is that of the Cozy server, which counts by the clock: here the child
+    runs with a low priority, and that the machine has other work is not the file's fault."""
 
     memory: int = 1536 << 20  # bytes of addresses
     pixels: int = 100_000_000  # after a JPEG was scaled down while it was decoded
-    timeout_s: int = 30
+    cpu_s: int = 30
+    patience_s: int = 300  # by the clock
     output: int = 32 << 20  # bytes of all pictures
 
 
@@ -146,10 +151,11 @@ class Renderer:
             "targets": targets,
             "pixels": limits.pixels,
             "memory": limits.memory,
-            "seconds": limits.timeout_s,
+            "cpu": limits.cpu_s,
+            "patience": limits.patience_s,
             "output": limits.output,
         }
-        with trio.move_on_after(limits.timeout_s) as scope:
+        with trio.move_on_after(limits.patience_s) as scope:
             done = await trio.run_process(
                 # By its path, and without that path's folder among those of modules.
                 [sys.executable, "-P", os.fspath(draw.__file__), json.dumps(request)],
@@ -161,9 +167,13 @@ class Renderer:
                 deliver_cancel=_kill,
             )
         if scope.cancelled_caught:
-            raise NoPicture(f"a picture of the file takes longer than {limits.timeout_s} s")
+            raise SideError(
+                f"a picture of the file was not made in {limits.patience_s} s: the machine is busy"
+            )
+        if done.returncode == draw.DISK_FULL:
+            raise NoSpace(_DISK_FULL)
         if done.returncode > 0 or done.returncode == -signal.SIGKILL:
-            # Python or a library is missing, a disk is full, or the machine has no memory left.
+            # Python or a library is missing, or the machine has no memory left.
             log.warning("the program that makes pictures ended with %d", done.returncode)
             raise SideError("the program that makes pictures does not work on this machine now")
         if done.returncode != 0:
@@ -194,7 +204,7 @@ def _full_disk_named() -> Iterator[None]:
         yield
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace("the disk for temporary files is full") from exc
+            raise NoSpace(_DISK_FULL) from exc
         raise
 
 

@@ -157,7 +157,7 @@ class Model:
     def forget(self, ino, now):
         node = self.nodes[ino]
         self.let_go(node, now)
-        if node.size and node.internal_id is None:
+        if node.regular and node.size and node.internal_id is None:
             self.deletions[node.doc_id, NO_OBJECT] = now
         del self.nodes[ino]
 

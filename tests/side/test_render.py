@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import struct
+import tempfile
 import zlib
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -328,12 +331,24 @@ async def test_a_file_that_crashes_its_decoder_has_no_picture(program, how):
 
 
 async def test_a_file_that_keeps_its_decoder_busy_for_ever_has_no_picture(program):
+    program(
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (1, 5))  # as in the program\n"
+        "while True: pass"
+    )
+
+    with pytest.raises(NoPicture):
+        await drawn(plain())
+
+
+async def test_a_machine_that_is_too_busy_is_not_the_files_fault(program):
     program("time.sleep(600)")
 
-    with pytest.raises(NoPicture) as caught:
-        await drawn(plain(), limits=Limits(timeout_s=1))
+    with pytest.raises(SideError) as caught:
+        await drawn(plain(), limits=Limits(patience_s=1))
 
-    assert str(caught.value) == "a picture of the file takes longer than 1 s"
+    assert not isinstance(caught.value, NoPicture)
+    assert str(caught.value) == ("a picture of the file was not made in 1 s: the machine is busy")
 
 
 @pytest.mark.parametrize("text", ["sys.exit(1)", "os.kill(os.getpid(), signal.SIGKILL)"])
@@ -424,6 +439,23 @@ async def test_a_full_disk_is_named(monkeypatch):
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(render.tempfile, "TemporaryFile", full)
+
+    with pytest.raises(NoSpace) as caught:
+        await drawn(plain())
+
+    assert str(caught.value) == "the disk for temporary files is full"
+
+
+async def test_so_is_one_that_gets_full_while_a_picture_is_written(monkeypatch):
+    """The second file is for the pictures."""
+    files = itertools.count()
+
+    def second_full(**options):
+        if next(files) == 1:
+            return open("/dev/full", "r+b", buffering=0)
+        return tempfile.TemporaryFile(**options)
+
+    monkeypatch.setattr(render, "tempfile", SimpleNamespace(TemporaryFile=second_full))
 
     with pytest.raises(NoSpace) as caught:
         await drawn(plain())
