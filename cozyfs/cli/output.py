@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from cozyfs.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,6 +41,12 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def refuse_terminal(path: Path) -> None:
+    """Raises UsageError where a picture for the file *path* would go to a terminal."""
+    if os.fspath(path) == "-" and sys.stdout.isatty():
+        raise UsageError("a picture is nothing for a terminal; give --output")
 
 
 def write_file(path: Path, data: bytes) -> None:

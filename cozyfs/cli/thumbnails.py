@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cozyfs.cli import output
-from cozyfs.cli.mounted import Located, locate
-from cozyfs.cli.parameters import SOURCE, state_option
-from cozyfs.errors import CozyError, UsageError
+from cozyfs.cli.mounted import find
+from cozyfs.cli.parameters import picture_option, state_option
+from cozyfs.errors import CozyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from cozyfs.cli.mounted import Located
 
 ANSWER_TIMEOUT_S = 30.0
 """Between two signs of life; there is one every half second."""
@@ -45,7 +47,7 @@ def command() -> None:
 def build(paths: tuple[str, ...], state_dir: Path | None) -> None:
     """Make the thumbnails of each file PATH, where one is missing or shows a former content; of
     a directory, those of all images and PDF files below it."""
-    places = [_find(path, state_dir, os.W_OK) for path in paths]
+    places = [find(path, state_dir, os.W_OK) for path in paths]
     made, wrong = 0, False
     for path, place in zip(paths, places, strict=True):
         done = _watch(path, place, "thumbnails-build", "made {made} of {files}")
@@ -64,7 +66,7 @@ def build(paths: tuple[str, ...], state_dir: Path | None) -> None:
 def rm(paths: tuple[str, ...], state_dir: Path | None) -> None:
     """Remove the thumbnails of each file PATH; of a directory, those of all images and PDF files
     below it. The files themselves stay."""
-    places = [_find(path, state_dir, os.W_OK) for path in paths]
+    places = [find(path, state_dir, os.W_OK) for path in paths]
     wrong = False
     for path, place in zip(paths, places, strict=True):
         wrong |= bool(_watch(path, place, "thumbnails-remove", "{files} done")["errors"])
@@ -82,21 +84,12 @@ def rm(paths: tuple[str, ...], state_dir: Path | None) -> None:
     show_default=True,
     help="Which one: at most 96x96, 640x480, 1280x720, 1920x1080 pixels.",
 )
-@click.option(
-    "--output",
-    "-o",
-    "target",
-    type=SOURCE,
-    default="-",
-    metavar="FILE",
-    help="The file to write. [default: the standard output]",
-)
+@picture_option
 @state_option
 def show(path: str, form: str, target: Path, state_dir: Path | None) -> None:
     """Write a thumbnail of the file PATH, a JPEG, to a file or to the standard output."""
-    place = _find(path, state_dir, os.R_OK)
-    if str(target) == "-" and sys.stdout.isatty():
-        raise UsageError("a picture is nothing for a terminal; give --output")
+    place = find(path, state_dir, os.R_OK)
+    output.refuse_terminal(target)
     picture = place.mountpoint / VIEW / form / place.path.lstrip("/")
     try:
         data = picture.read_bytes()
@@ -106,18 +99,6 @@ def show(path: str, form: str, target: Path, state_dir: Path | None) -> None:
             " can be made)"
         ) from exc
     output.write_file(target, data)
-
-
-def _find(path: str, state_dir: Path | None, wanted: int) -> Located:
-    """Where *path* is, which the user may read or write as *wanted* says. Raises OSError,
-    UsageError, CozyError."""
-    from cozyfs.config import state_dir as default_state_dir
-
-    os.stat(path)
-    place = locate(os.path.realpath(path), default_state_dir(state_dir))
-    if not os.access(path, wanted):
-        raise CozyError(f"{path}: permission denied")
-    return place
 
 
 def _watch(path: str, place: Located, op: str, form: str) -> dict[str, Any]:

@@ -4,5 +4,6 @@ Neither of the two knows the other, so what needs both is here, one floor above 
 `cozyfs.mount`: the views ``/.thumbs`` (`thumbnail_view`) and ``/.cozy_apps``,
 ``/.cozy_konnectors`` (`app_view`), whose files are read through a small cache (`blocks`); the
 making of thumbnails while the mount runs (`thumbnailer`), and what is asked about them on the
-control socket (`thumbnail_requests`).
+control socket (`thumbnail_requests`); and icons and previews asked for there
+(`preview_requests`).
 """

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 
@@ -28,6 +29,14 @@ def environment(tmp_path, monkeypatch):
     monkeypatch.setenv("COZYFS_FS_URL", f"file://{tmp_path}/store")
     monkeypatch.setenv("COZYFS_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setattr(logs, "set_up", lambda *_, **__: None)  # pytest's own handlers stay
+
+
+@pytest.fixture(params=["file", "s3"])
+def both_stores(request, environment, monkeypatch):  # after the environment, which it changes
+    """The commands work on a folder, and once more on the S3 server; this is the fs URL."""
+    if request.param == "s3":
+        monkeypatch.setenv("COZYFS_FS_URL", request.getfixturevalue("s3_url"))
+    return os.environ["COZYFS_FS_URL"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""``cozyfs apps`` and ``cozyfs konnectors`` over a local store."""
+"""``cozyfs apps`` and ``cozyfs konnectors`` over both stores."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ def group(request):
 
 
 @pytest.fixture(autouse=True)
-def alice(cozyfs):
+def alice(cozyfs, both_stores):
     return cozyfs("instances", "add", ALICE)
 
 

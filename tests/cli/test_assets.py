@@ -1,4 +1,4 @@
-"""``cozyfs assets`` over a local store."""
+"""``cozyfs assets`` over both stores."""
 
 import hashlib
 
@@ -8,6 +8,11 @@ from .conftest import is_one_line
 
 DATA = b"a { color: red }"
 SHASUM = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def place(both_stores):
+    return both_stores
 
 
 @pytest.fixture

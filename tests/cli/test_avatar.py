@@ -1,4 +1,4 @@
-"""``cozyfs avatar`` over a local store."""
+"""``cozyfs avatar`` over both stores."""
 
 import io
 import os
@@ -12,7 +12,7 @@ ALICE = "alice.example.com"
 
 
 @pytest.fixture(autouse=True)
-def alice(cozyfs):
+def alice(cozyfs, both_stores):
     cozyfs("instances", "add", ALICE)
 
 
