@@ -56,11 +56,11 @@ async def answer_preview(
     if not S_ISREG(inode.mode):
         raise InvalidRequest("it is not a file")
     mime = media_type(decode(path.rpartition(b"/")[2]))
-    picture = None
-    async with background_tasks() as nursery:
-        nursery.start_soon(_show_life, send, nursery.cancel_scope)
-        picture = await _picture(fs, previews, name, inode.ino, mime)
-    if picture is None:
+    with trio.CancelScope() as work:
+        async with background_tasks() as nursery:
+            nursery.start_soon(_show_life, send, work)
+            picture = await _picture(fs, previews, name, inode.ino, mime)
+    if work.cancelled_caught:
         return  # there is nobody to give it to
     for start in range(0, len(picture), PIECE):
         piece = base64.b64encode(picture[start : start + PIECE])
