@@ -82,6 +82,25 @@ async def test_who_says_how_it_caches_gets_the_file(drive):
     await response.body.aclose()
 
 
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("app.0123456789abcdef.js", True),
+        ("js/app.0123456789.min.js", True),
+        ("app.012345678.js", False),
+        ("app.0123456789.d/index.js", False),
+        ("0123456789.js", False),
+        ("app.0123456789", False),
+        ("app.0123456789xyz.js", False),
+    ],
+)
+async def test_a_file_whose_name_has_a_checksum_may_be_kept_for_a_year(drive, name, kept):
+    drive.store.put(drive.bucket, f"drive/1.2.3/{name}", b"x")
+    response = await get(drive, name, "HEAD")
+    expected = "max-age=31536000, immutable" if kept else None
+    assert response.headers.get("Cache-Control") == expected
+
+
 async def test_an_svg_that_was_taken_for_xml_is_an_svg(drive):
     drive.store.put(drive.bucket, "drive/1.2.3/a.svg", b"<svg/>", content_type="text/xml")
     assert (await get(drive, "a.svg", "HEAD")).headers["Content-Type"] == "image/svg+xml"
