@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import click
@@ -12,6 +13,8 @@ from cozyfs.cli.parameters import instance_options, log_level_option, store_opti
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    import trio
 
     from cozyfs.side.apps import AppFiles, Documents, Kind
     from cozyfs.store import Store
@@ -87,9 +90,32 @@ def _place(store: Store, bucket_prefix: str, instance: Instance, name: str) -> P
 
 
 def run(function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Its result. Ctrl-C cancels it, also what it does in threads, and waits until it has cleaned
+    up; then it raises KeyboardInterrupt."""
     import trio
 
-    async def main() -> T:
-        return await function(*args, **kwargs)
+    from cozyfs.nurseries import background_tasks
 
-    return trio.run(main)
+    results: list[T] = []
+
+    async def main() -> None:
+        with trio.CancelScope() as scope:
+            async with background_tasks() as nursery:
+                await nursery.start(_cancel_on_interrupt, scope)
+                results.append(await function(*args, **kwargs))
+
+    trio.run(main)
+    if not results:
+        raise KeyboardInterrupt
+    return results[0]
+
+
+async def _cancel_on_interrupt(
+    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]
+) -> None:
+    import trio
+
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()

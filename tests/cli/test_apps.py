@@ -5,9 +5,15 @@ import gzip
 import hashlib
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import pytest
+from mounting import eventually
 
 from cozyfs.config import parse_fs_url
 from cozyfs.side.apps import KONNECTORS, WEBAPPS
@@ -16,6 +22,7 @@ from cozyfs.store.buckets import side_bucket
 
 from .conftest import is_one_line
 
+PROJECT = Path(__file__).parents[2]
 ALICE = "alice.example.com"
 MANIFESTS = {"apps": "manifest.webapp", "konnectors": "manifest.konnector"}
 KIND_OF = {"apps": WEBAPPS, "konnectors": KONNECTORS}
@@ -306,4 +313,33 @@ def test_apps_go_with_their_instance(cozyfs, group, archive):
     cozyfs(group, "install", ALICE, "drive", archive())
     cozyfs("instances", "destroy", "--yes", ALICE)
     cozyfs("instances", "add", ALICE)
+    assert cozyfs(group, "ls", ALICE, "--json").json() == []
+
+
+@pytest.mark.parametrize("data", [b"", b"text", b"\x1f\x8b no gzip"])
+def test_what_is_no_archive_is_one_line(cozyfs, group, tmp_path, data):
+    (tmp_path / "app.tar").write_bytes(data)
+    done = cozyfs(group, "install", ALICE, "drive", tmp_path / "app.tar")
+    assert (done.code, done.out) == (1, "")
+    assert is_one_line(done.err)
+
+
+def test_ctrl_c_ends_an_install_and_leaves_nothing(cozyfs, group, tmp_path, both_stores):
+    folder = tmp_path / "src"
+    folder.mkdir()
+    (folder / MANIFESTS[group]).write_text('{"version": "1"}')
+    # It is stored last, and takes a while to be compressed.
+    (folder / "z").write_bytes(os.urandom(128 << 20))
+    url = parse_fs_url(both_stores)
+    bucket = side_bucket(url.bucket_prefix, KIND_OF[group].bucket)
+    command = [sys.executable, "-m", "cozyfs", group, "install", ALICE, "drive", folder]
+    with (
+        contextlib.closing(open_store(url)) as store,
+        subprocess.Popen(command, stderr=subprocess.PIPE, cwd=PROJECT) as process,
+    ):
+        eventually(lambda: list(store.list(bucket)), pause_s=0.01)
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=60)
+        assert (process.returncode, complaints.strip()) == (130, b"")
+        assert list(store.list(bucket)) == []
     assert cozyfs(group, "ls", ALICE, "--json").json() == []

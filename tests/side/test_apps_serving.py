@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import brotli
 import pytest
 from app_builders import DRIVE, all_of
@@ -46,6 +48,20 @@ async def test_who_takes_brotli_gets_what_is_stored(drive):
     assert response.headers["Content-Length"] == str(len(body))
     assert response.headers["Vary"] == "Accept-Encoding"
     assert brotli.decompress(body) == DRIVE["index.html"]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"), [("br, gzip", "gzip"), ("br", None), ("", None)]
+)
+async def test_what_was_stored_with_gzip_is_sent_to_who_takes_that(drive, accepted, encoding):
+    metadata = {"x-content-encoding": "gzip", "original-content-length": "3000"}
+    packed = gzip.compress(b"abc" * 1000)
+    drive.store.put(drive.bucket, "drive/1.2.3/old.js", packed, metadata=metadata)
+    response = await get(drive, "old.js", accept_encoding=accepted)
+    body = await all_of(response.body)
+    assert response.headers.get("Content-Encoding") == encoding
+    assert response.headers["Content-Length"] == str(len(body))
+    assert body == (packed if encoding else b"abc" * 1000)
 
 
 async def test_who_refuses_brotli_does_not_get_it(drive):
