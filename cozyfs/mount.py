@@ -25,12 +25,14 @@ from cozyfs.fuse.views import OperationsWithViews
 from cozyfs.joined import thumbnail_requests
 from cozyfs.joined.app_view import AppView
 from cozyfs.joined.beside import Beside
+from cozyfs.joined.preview_requests import answer_preview
 from cozyfs.joined.thumbnail_view import ThumbnailView
 from cozyfs.joined.thumbnailer import Thumbnailer
 from cozyfs.nurseries import background_tasks, first_of
 from cozyfs.requests import HANDLERS
 from cozyfs.side.apps import KONNECTORS, WEBAPPS, AppFiles
 from cozyfs.side.note_images import NoteImages
+from cozyfs.side.previews import Previews
 from cozyfs.side.render import Renderer
 from cozyfs.side.thumbnails import Thumbnails
 from cozyfs.store.buckets import DEFAULT_PREFIX
@@ -83,7 +85,7 @@ class MountOptions:
     store: Callable[[], Store]  # opened after the fork to the background
     store_description: str  # for people, no credentials
     state: InstanceState  # locked
-    bucket_prefix: str = DEFAULT_PREFIX  # of the buckets with apps
+    bucket_prefix: str = DEFAULT_PREFIX  # of the buckets with apps and previews
     read_only: bool = False
     at_ns: int | None = None  # the tree as it was then; read-only
     fuse_options: frozenset[str] = frozenset()  # passed on to FUSE
@@ -145,6 +147,7 @@ class _Mount:
         renderer = Renderer(self._caller, options.state.directory)
         self._thumbnails = Thumbnails(store, self._caller, bucket, db_prefix, renderer)
         self._note_images = NoteImages(store, self._caller, bucket, db_prefix, renderer)
+        self._previews = Previews(store, self._caller, options.bucket_prefix, renderer)
 
     async def run(self) -> None:
         options = self._options
@@ -307,6 +310,8 @@ class _Mount:
             await HANDLERS[operation](self._fs, request, send)
         elif isinstance(operation, str) and operation in thumbnail_requests.HANDLERS:
             await thumbnail_requests.HANDLERS[operation](self._thumbnailer, request, send)
+        elif operation == "preview":
+            await answer_preview(self._fs, self._previews, request, send)
         else:
             raise CozyError("unknown request")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
 
 import trio
 
@@ -71,3 +71,15 @@ class Caller:
 
 def _name(call: Callable[..., object]) -> str:
     return getattr(call, "__name__", repr(call))
+
+
+class Interruptible:
+    """*file*, read in a thread of :meth:`Caller.disk`; when whoever waits for that is cancelled,
+    the next read raises trio.Cancelled, which ends the work in the thread."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        trio.from_thread.check_cancelled()
+        return self._file.read(size)

@@ -30,7 +30,8 @@ EXIT_INTERRUPTED = 130
 
 COMMANDS = (
     *("mount", "umount", "flush", "status", "usage", "cp", "versions", "trash", "log", "fsck"),
-    *("thumbnails", "instances", "avatar", "apps", "konnectors", "assets", "completion"),
+    *("thumbnails", "previews", "instances", "avatar", "apps", "konnectors", "assets"),
+    "completion",
 )
 
 

@@ -5,48 +5,18 @@ A group is built for each; the helps differ in the word for what is installed.
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cozyfs.cli import output, stores
-from cozyfs.cli.parameters import (
-    instance_options,
-    json_option,
-    log_level_option,
-    store_options,
-)
+from cozyfs.cli import app_files, output
+from cozyfs.cli.app_place import command, run
+from cozyfs.cli.parameters import json_option
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from pathlib import Path
-
-    from cozyfs.side.apps import AppDocument, Documents, Kind
-    from cozyfs.store import Store
-    from cozyfs.threads import Caller
-    from cozyfs.values import Instance
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class _Place(NamedTuple):
-    """Where a command works."""
-
-    store: Store
-    caller: Caller
-    bucket_prefix: str
-    instance: Instance
-    kind: Kind
-
-    @property
-    def documents(self) -> Documents:
-        from cozyfs.side.apps import Documents
-
-        return Documents(self.store, self.caller, self.instance, self.kind)
+    from cozyfs.cli.app_place import Place
+    from cozyfs.side.apps import AppDocument
 
 
 def group(name: str, noun: str) -> click.Group:
@@ -59,7 +29,7 @@ def group(name: str, noun: str) -> click.Group:
       cozyfs {name} uninstall alice.example.com drive
     """
     built = click.Group(name, help=text, short_help=f"Install, list and remove {noun}s.")
-    for make in (_install, _ls, _show, _uninstall, _cat):
+    for make in (_install, _ls, _show, _uninstall, *app_files.COMMANDS):
         built.add_command(make(name, noun))
     return built
 
@@ -76,14 +46,14 @@ def _install(name: str, noun: str) -> click.Command:
       cozyfs {name} install alice.example.com drive https://example.com/drive.tar.gz#9f86d0...
     """
 
-    @_command("install", help_text, f"Install or upgrade {_a(noun)}.")
+    @command("install", help_text, f"Install or upgrade {_a(noun)}.")
     @click.argument("slug")
     @click.argument("source")
     @json_option
-    def install(place: _Place, slug: str, source: str, as_json: bool) -> None:
+    def install(place: Place, slug: str, source: str, as_json: bool) -> None:
         from cozyfs.side.apps import install
 
-        done = _run(
+        done = run(
             install,
             place.store,
             place.caller,
@@ -106,10 +76,10 @@ def _install(name: str, noun: str) -> click.Command:
 
 
 def _ls(name: str, noun: str) -> click.Command:
-    @_command("ls", f"List the {noun}s of an instance, by slug.", f"List {noun}s.")
+    @command("ls", f"List the {noun}s of an instance, by slug.", f"List {noun}s.")
     @json_option
-    def ls(place: _Place, as_json: bool) -> None:
-        found = _run(place.documents.list)
+    def ls(place: Place, as_json: bool) -> None:
+        found = run(place.documents.list)
         if as_json:
             output.print_json([_record(document) for document in found])
         elif found:
@@ -122,13 +92,11 @@ def _ls(name: str, noun: str) -> click.Command:
 
 
 def _show(name: str, noun: str) -> click.Command:
-    @_command(
-        "show", f"Show what is known of the {noun} SLUG on an instance.", f"Show {_a(noun)}."
-    )
+    @command("show", f"Show what is known of the {noun} SLUG on an instance.", f"Show {_a(noun)}.")
     @click.argument("slug")
     @json_option
-    def show(place: _Place, slug: str, as_json: bool) -> None:
-        document = _run(place.documents.get, slug)
+    def show(place: Place, slug: str, as_json: bool) -> None:
+        document = run(place.documents.get, slug)
         if as_json:
             output.print_json(_record(document))
         else:
@@ -141,99 +109,13 @@ def _uninstall(name: str, noun: str) -> click.Command:
     help_text = f"""Remove the {noun} SLUG from an instance. Its files stay in the store, where
     other instances may use them."""
 
-    @_command("uninstall", help_text, f"Remove {_a(noun)} from an instance.")
+    @command("uninstall", help_text, f"Remove {_a(noun)} from an instance.")
     @click.argument("slug")
-    def uninstall(place: _Place, slug: str) -> None:
-        document = _run(place.documents.remove, slug)
+    def uninstall(place: Place, slug: str) -> None:
+        document = run(place.documents.remove, slug)
         click.echo(f"uninstalled {slug} {document.version}")
 
     return uninstall
-
-
-def _cat(name: str, noun: str) -> click.Command:
-    help_text = f"""Print the file PATH of a version of the {noun} SLUG, which must be installed on
-    the instance. VERSION is any that is in the store; with its checksum, VERSION-CHECKSUM, where
-    it has one.
-
-    \b
-      cozyfs {name} cat alice.example.com drive 1.2.3 index.html
-    """
-
-    @_command("cat", help_text, f"Print a file of {_a(noun)}.")
-    @click.argument("slug")
-    @click.argument("version")
-    @click.argument("path")
-    def cat(place: _Place, slug: str, version: str, path: str) -> None:
-        _run(_print_file, place, slug, version, path)
-
-    return cat
-
-
-async def _print_file(place: _Place, slug: str, version: str, path: str) -> None:
-    from cozyfs.side.apps import AppFiles
-
-    await place.documents.get(slug)
-    files = AppFiles(place.store, place.caller, place.bucket_prefix, place.kind)
-    file = await files.open(slug, version, path)
-    out = sys.stdout.buffer
-    async with contextlib.aclosing(file.chunks()) as chunks:
-        async for chunk in chunks:
-            await place.caller.disk(out.write, chunk)
-    await place.caller.disk(out.flush)
-
-
-# ---- what they share
-
-
-def _command(
-    name: str, help_text: str, short_help: str
-) -> Callable[[Callable[..., None]], click.Command]:
-    """A command whose first argument is INSTANCE, and whose function gets a :class:`_Place`."""
-
-    def decorate(function: Callable[..., None]) -> click.Command:
-        def callback(
-            instance: str,
-            fs_url: str | None,
-            config: Path | None,
-            org: str | None,
-            db_prefix: str | None,
-            log_level: str,
-            **rest: Any,
-        ) -> None:
-            group = click.get_current_context().parent
-            assert group is not None
-            settings = stores.settings(fs_url, config, log_level)
-            with stores.opened(settings) as store:
-                found = stores.find(store, settings, instance, org, db_prefix)
-                place = _place(store, settings.url.bucket_prefix, found, str(group.command.name))
-                function(place, **rest)
-
-        # The options of the function itself come after the instance, before the common ones.
-        callback.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]  # click's own
-        wrapped: Any = callback
-        for add in (log_level_option("error"), instance_options, store_options):
-            wrapped = add(wrapped)
-        wrapped = click.argument("instance")(wrapped)
-        return click.command(name, help=help_text, short_help=short_help)(wrapped)
-
-    return decorate
-
-
-def _place(store: Store, bucket_prefix: str, instance: Instance, name: str) -> _Place:
-    from cozyfs.side.apps import KINDS
-    from cozyfs.threads import Caller
-
-    (kind,) = (kind for kind in KINDS if kind.name == name)
-    return _Place(store, Caller(parallel=stores.PARALLEL), bucket_prefix, instance, kind)
-
-
-def _run(function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    import trio
-
-    async def main() -> T:
-        return await function(*args, **kwargs)
-
-    return trio.run(main)
 
 
 def _record(document: AppDocument) -> dict[str, Any]:

@@ -138,6 +138,24 @@ def rm(context: str, name: str, fs_url: str | None, config: Path | None, log_lev
         Assets(store, settings.url.bucket_prefix).remove(context, name)
 
 
+@command.command("status", short_help="Tell how fast the store answers.")
+@store_options
+@json_option
+@log_level_option("error")
+def status(fs_url: str | None, config: Path | None, as_json: bool, log_level: str) -> None:
+    """Ask the store for an answer and tell how long it took; the exit code is 1 when it does not
+    answer."""
+    from cozyfs.side.assets import Assets
+
+    settings = stores.settings(fs_url, config, log_level)
+    with stores.opened(settings) as store:
+        latency_s = Assets(store, settings.url.bucket_prefix).status()
+    if as_json:
+        output.print_json({"latency_s": round(latency_s, 6)})
+    else:
+        click.echo(f"the store answers in {latency_s * 1000:.1f} ms")
+
+
 def _facts(asset: Asset) -> dict[str, Any]:
     return {
         "name": asset.name,

@@ -11,6 +11,7 @@ from cozyfs.cli import output, stores
 from cozyfs.cli.parameters import (
     SOURCE,
     instance_options,
+    json_option,
     log_level_option,
     output_option,
     store_options,
@@ -89,6 +90,7 @@ def _type_of(file: Path) -> str:
 @output_option
 @store_options
 @instance_options
+@json_option
 @log_level_option("error")
 def get(
     domain: str,
@@ -97,16 +99,30 @@ def get(
     config: Path | None,
     org: str | None,
     db_prefix: str | None,
+    as_json: bool,
     log_level: str,
 ) -> None:
-    """Write the avatar of INSTANCE to a file, or to the standard output."""
+    """Write the avatar of INSTANCE to a file, or to the standard output. With --json, tell its
+    type and its date on the standard output."""
     from cozyfs.side import avatar
 
+    if as_json and str(target) == "-":
+        raise click.UsageError("the standard output takes the avatar or the JSON, not both")
     settings = stores.settings(fs_url, config, log_level)
     with stores.opened(settings) as store:
         instance = stores.find(store, settings, domain, org, db_prefix)
-        data = avatar.get(store, instance).data
-    output.write_file(target, data)
+        found = avatar.get(store, instance)
+    output.write_file(target, found.data)
+    if as_json:
+        created_at = found.created_at.isoformat() if found.created_at else None
+        output.print_json(
+            {
+                "type": found.content_type,
+                "created_at": created_at,
+                "etag": found.etag,
+                "size": len(found.data),
+            }
+        )
 
 
 @command.command("rm", short_help="Remove the avatar.")

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from cozyfs.cli import output, stores
+from cozyfs.cli.output import written
 from cozyfs.cli.parameters import (
     instance_options,
     json_option,
     log_level_option,
     store_options,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-STDIO = "-"
 
 
 @click.group("exports", short_help="The archives that the store keeps.")
@@ -100,7 +92,7 @@ def get(
             instance = stores.find(store, settings, domain, org, db_prefix)
             prefix = settings.url.bucket_prefix
             found = exports.find(store, prefix, instance.domain, export_id)
-            with _written(output or f"{found.id}.tgz") as file:
+            with written(Path(output or f"{found.id}.tgz")) as file:
                 exports.fetch(store, found, file, bar)
     finally:
         bar.end()
@@ -132,23 +124,3 @@ def rm(
         wanted = [exports.find(store, prefix, instance.domain, each) for each in export_ids]
         for found in wanted:
             exports.remove(store, found)
-
-
-@contextlib.contextmanager
-def _written(name: str) -> Iterator[BinaryIO]:
-    """A file that appears when it is whole."""
-    if name == STDIO:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    path = Path(name)
-    scratch = path.with_name(f".{path.name}.part")
-    try:
-        with open(scratch, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise

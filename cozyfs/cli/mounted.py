@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cozyfs.cli import mountpoints
-from cozyfs.errors import UsageError
+from cozyfs.errors import CozyError, UsageError
 
 if TYPE_CHECKING:
     from cozyfs.control import ControlClient
@@ -40,6 +40,18 @@ def locate(path: str | Path, state_dir: Path) -> Located:
                     "/" if inside == "." else f"/{inside}",
                 )
     raise UsageError(f"{path} is not in a mount of cozyfs (with this --state-dir)")
+
+
+def find(path: str, state_dir: Path | None, wanted: int) -> Located:
+    """Where *path* is, followed if it is a symbolic link, which the user may read or write as
+    *wanted* says (os.R_OK, os.W_OK). Raises OSError, UsageError, CozyError."""
+    from cozyfs.config import state_dir as default_state_dir
+
+    os.stat(path)
+    place = locate(os.path.realpath(path), default_state_dir(state_dir))
+    if not os.access(path, wanted):
+        raise CozyError(f"{path}: permission denied")
+    return place
 
 
 def control_of(device: int, state_dir: Path, source: str) -> ControlClient:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+import secrets
+import stat
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from cozyfs.errors import UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _INDENT = 20
 
@@ -40,11 +46,47 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def refuse_terminal(path: Path) -> None:
+    """Raises UsageError where a picture for the file *path* would go to a terminal."""
+    if os.fspath(path) == "-" and sys.stdout.isatty():
+        raise UsageError("a picture is nothing for a terminal; give --output")
+
+
+@contextmanager
+def written(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which is at *path* once it is whole, and synced; else what was there
+    stays. ``-`` is the standard output. Raises OSError, which names *path*."""
+    if os.fspath(path) == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    target = Path(os.path.realpath(path))
+    if os.path.lexists(target) and not target.is_file():
+        # What is no file, as /dev/null, must not be replaced by one.
+        with target.open("wb") as file:
+            yield file
+        return
+    scratch = target.with_name(f".cozyfs-{secrets.token_hex(8)}")
+    try:
+        try:
+            file = scratch.open("xb")
+        except OSError as exc:
+            raise type(exc)(exc.errno, exc.strerror, os.fspath(path)) from exc
+        with file:
+            yield file
+            file.flush()
+            if target.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
+            os.fsync(file.fileno())
+        scratch.replace(target)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
 def write_file(path: Path, data: bytes) -> None:
-    """*data* to the file *path*, whole or not at all, or to the standard output for ``-``."""
-    # What is there and no file, as /dev/null, must not be replaced by one.
-    atomic = path.is_file() or not os.path.lexists(path)
-    with click.open_file(os.fspath(path), "wb", atomic=atomic) as file:
+    """*data* to the file *path*, as :func:`written` does."""
+    with written(path) as file:
         file.write(data)
 
 

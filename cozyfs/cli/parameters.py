@@ -200,6 +200,19 @@ def output_option(command: Command) -> Command:
     )(command)
 
 
+def picture_option(command: Command) -> Command:
+    """``--output``, for what may go on to another program."""
+    return click.option(
+        "--output",
+        "-o",
+        "target",
+        type=SOURCE,
+        default="-",
+        metavar="FILE",
+        help="The file to write. [default: the standard output]",
+    )(command)
+
+
 def log_level_option(default: str) -> Callable[[Command], Command]:
     """``--log-level``; *default* differs between a mount and commands that end."""
     return click.option(

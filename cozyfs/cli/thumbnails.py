@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cozyfs.cli import output
-from cozyfs.cli.mounted import Located, locate
-from cozyfs.cli.parameters import SOURCE, state_option
+from cozyfs.cli.mounted import find
+from cozyfs.cli.parameters import picture_option, state_option
 from cozyfs.errors import CozyError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from cozyfs.cli.mounted import Located
 
 ANSWER_TIMEOUT_S = 30.0
 """Between two signs of life; there is one every half second."""
@@ -46,7 +48,7 @@ def build(paths: tuple[str, ...], state_dir: Path | None) -> None:
     """Make the thumbnails of each file PATH, where one is missing or shows a former content; of
     a directory, those of all images and PDF files below it. Of a note, make those of the images
     in it that are wider than 768 pixels."""
-    places = [_find(path, state_dir, os.W_OK) for path in paths]
+    places = [find(path, state_dir, os.W_OK) for path in paths]
     made, wrong = 0, False
     for path, place in zip(paths, places, strict=True):
         done = _watch(path, place, "thumbnails-build", "made {made} of {files}")
@@ -65,7 +67,7 @@ def build(paths: tuple[str, ...], state_dir: Path | None) -> None:
 def rm(paths: tuple[str, ...], state_dir: Path | None) -> None:
     """Remove the thumbnails of each file PATH; of a directory, those of all images and PDF files
     below it. The files themselves stay, and so do the images in notes."""
-    places = [_find(path, state_dir, os.W_OK) for path in paths]
+    places = [find(path, state_dir, os.W_OK) for path in paths]
     wrong = False
     for path, place in zip(paths, places, strict=True):
         wrong |= bool(_watch(path, place, "thumbnails-remove", "{files} done")["errors"])
@@ -83,23 +85,14 @@ def rm(paths: tuple[str, ...], state_dir: Path | None) -> None:
     show_default=True,
     help="Which one: at most 96x96, 640x480, 1280x720, 1920x1080 pixels.",
 )
-@click.option(
-    "--output",
-    "-o",
-    "target",
-    type=SOURCE,
-    default="-",
-    metavar="FILE",
-    help="The file to write. [default: the standard output]",
-)
+@picture_option
 @click.option("--image", metavar="ID", help="Of a note: which one of its images.")
 @state_option
 def show(path: str, form: str, target: Path, image: str | None, state_dir: Path | None) -> None:
     """Write a thumbnail of the file PATH, a JPEG, to a file or to the standard output. Of a note,
     write one of its images, as wide as the note shows it."""
-    place = _find(path, state_dir, os.R_OK)
-    if str(target) == "-" and sys.stdout.isatty():
-        raise UsageError("a picture is nothing for a terminal; give --output")
+    place = find(path, state_dir, os.R_OK)
+    output.refuse_terminal(target)
     note = _images(path, place)
     if note is not None:
         output.write_file(target, _image(path, note, image))
@@ -133,18 +126,6 @@ def _image(path: str, note: Path, image: str | None) -> bytes:
     if image is None:
         raise UsageError(f"{path} is a note; choose with --image: {', '.join(known)}")
     raise CozyError(f"{path}: the note has no such image, but {', '.join(known)}")
-
-
-def _find(path: str, state_dir: Path | None, wanted: int) -> Located:
-    """Where *path* is, which the user may read or write as *wanted* says. Raises OSError,
-    UsageError, CozyError."""
-    from cozyfs.config import state_dir as default_state_dir
-
-    os.stat(path)
-    place = locate(os.path.realpath(path), default_state_dir(state_dir))
-    if not os.access(path, wanted):
-        raise CozyError(f"{path}: permission denied")
-    return place
 
 
 def _watch(path: str, place: Located, op: str, form: str) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from cozyfs.side.render import kind_of
 from cozyfs.store.buckets import side_bucket
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cozyfs.side.render import Renderer, Source
     from cozyfs.store import Store
     from cozyfs.threads import Caller
@@ -69,10 +71,19 @@ class Previews:
             put_making_bucket, self._store, self._bucket, key, picture, content_type=_MIME
         )
 
-    async def make(self, name: Name, md5: bytes, mime: str, size: int, source: Source) -> bytes:
+    async def make(
+        self,
+        name: Name,
+        md5: bytes,
+        mime: str,
+        size: int,
+        source: Source,
+        *,
+        keep: bool = True,
+    ) -> bytes:
         """The kept picture; else both are made, of an image or of a PDF file's first page, and
-        kept. *size* in bytes. Raises NoPicture, WrongContent when *source* gives something else
-        than *md5* says, and what *source* raises."""
+        kept if *keep* says so. *size* in bytes. Raises NoPicture, WrongContent when *source*
+        gives something else than *md5* says, and what *source* raises."""
         try:
             return await self.get(name, md5)
         except NotStored:
@@ -80,10 +91,14 @@ class Previews:
         if kind is None:
             raise NoPicture(f"there is no {name} of files of this type or size")
         pictures = await self._renderer.draw(kind, source, TARGETS, md5=md5)
+        if keep:
+            await self._keep(md5, pictures)
+        return pictures[name]
+
+    async def _keep(self, md5: bytes, pictures: Mapping[str, bytes]) -> None:
         made: Name
         for made in ("preview", "icon"):
             try:
                 await self.set(made, md5, pictures[made])
             except StoreError as exc:
                 log.warning("a %s was made and cannot be kept: %s", made, exc)
-        return pictures[name]

@@ -1,16 +1,31 @@
-"""``cozyfs apps`` and ``cozyfs konnectors`` over a local store."""
+"""``cozyfs apps`` and ``cozyfs konnectors`` over both stores."""
 
+import contextlib
+import gzip
 import hashlib
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import pytest
+from mounting import eventually
+
+from cozyfs.config import parse_fs_url
+from cozyfs.side.apps import KONNECTORS, WEBAPPS
+from cozyfs.store import open_store
+from cozyfs.store.buckets import side_bucket
 
 from .conftest import is_one_line
 
+PROJECT = Path(__file__).parents[2]
 ALICE = "alice.example.com"
 MANIFESTS = {"apps": "manifest.webapp", "konnectors": "manifest.konnector"}
+KIND_OF = {"apps": WEBAPPS, "konnectors": KONNECTORS}
 
 
 @pytest.fixture(params=MANIFESTS)
@@ -19,7 +34,7 @@ def group(request):
 
 
 @pytest.fixture(autouse=True)
-def alice(cozyfs):
+def alice(cozyfs, both_stores):
     return cozyfs("instances", "add", ALICE)
 
 
@@ -115,7 +130,16 @@ def test_an_uninstalled_app_is_gone_from_its_instance_only(cozyfs, group, archiv
     assert cozyfs(group, "cat", "bob.example.com", "drive", "1.2.3", "index.html").out == "<h>"
 
 
-@pytest.mark.parametrize("args", [["show"], ["uninstall"], ["cat", "1.2.3", "index.html"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["show"],
+        ["uninstall"],
+        ["cat", "1.2.3", "index.html"],
+        ["files", "1.2.3"],
+        ["tarball", "1.2.3", "-o", "-"],
+    ],
+)
 def test_what_is_not_installed_is_one_line(cozyfs, group, args):
     name, *rest = args
     done = cozyfs(group, name, ALICE, "drive", *rest)
@@ -172,11 +196,110 @@ def test_bad_input_is_exit_code_2(cozyfs, group, slug, source, message):
     assert (done.code, done.err) == (2, f"cozyfs: {message}\n")
 
 
-def test_an_unsafe_archive_is_one_line_and_installs_nothing(cozyfs, group, archive, tmp_path):
-    done = cozyfs(group, "install", ALICE, "drive", archive(**{"../../evil": "x"}))
-    assert done.code == 1
-    assert done.err == ("cozyfs: package/../../evil: the name of a file leads out of the app\n")
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("../../evil", tarfile.REGTYPE, "../../evil: the name of a file leads out of the app"),
+        ("/etc/cron", tarfile.REGTYPE, "/etc/cron: the name of a file is absolute"),
+        ("way", tarfile.SYMTYPE, "'way' is a link, which an app cannot have"),
+        ("way", tarfile.LNKTYPE, "'way' is a link, which an app cannot have"),
+        ("tty", tarfile.CHRTYPE, "'tty' is neither a file nor a folder, which an app cannot have"),
+        ("sda", tarfile.BLKTYPE, "'sda' is neither a file nor a folder, which an app cannot have"),
+        ("fifo", tarfile.FIFOTYPE, "'fifo' is neither a file nor a folder, which an app cannot"),
+    ],
+)
+def test_an_unsafe_archive_is_one_line_and_installs_nothing(
+    cozyfs, group, archive, name, kind, message
+):
+    path = archive()
+    with gzip.open(path) as packed, tarfile.open(path.with_name("bad.tar"), "w") as bad:
+        with tarfile.open(fileobj=packed) as good:
+            for entry in good:
+                bad.addfile(entry, good.extractfile(entry))
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.linkname = kind, "index.html"
+        bad.addfile(entry)
+
+    done = cozyfs(group, "install", ALICE, "drive", path.with_name("bad.tar"))
+
+    assert (done.code, done.out) == (1, "")
+    assert is_one_line(done.err)
+    assert done.err.startswith(f"cozyfs: {message}")
     assert cozyfs(group, "ls", ALICE, "--json").json() == []
+    assert cozyfs(group, "install", ALICE, "drive", archive(), "--json").json()["copied"]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ("{}", "has no version"),
+        (" " * ((2 << 20) + 1), "is too large: more than 2 MiB"),
+    ],
+)
+def test_a_bad_manifest_is_one_line(cozyfs, group, archive, manifest, message):
+    name = MANIFESTS[group]
+    done = cozyfs(group, "install", ALICE, "drive", archive(**{name: manifest}))
+    assert (done.code, done.err) == (1, f"cozyfs: {name} {message}\n")
+
+
+def test_a_url_is_installed_when_its_checksum_is_right(cozyfs, group, archive, web):
+    folder, url = web
+    data = archive().read_bytes()
+    (folder / "drive.tgz").write_bytes(data)
+    right, wrong = hashlib.sha256(data).hexdigest(), hashlib.sha256(b"").hexdigest()
+
+    done = cozyfs(group, "install", ALICE, "drive", f"{url}/drive.tgz#{wrong}")
+    assert (done.code, done.err) == (
+        1,
+        f"cozyfs: {url}/drive.tgz has a bad checksum: SHA-256 {right}, not {wrong}\n",
+    )
+    assert cozyfs(group, "ls", ALICE, "--json").json() == []
+
+    assert cozyfs(group, "install", ALICE, "drive", f"{url}/drive.tgz#{right}").code == 0
+    assert cozyfs(group, "show", ALICE, "drive", "--json").json()["source"] == f"{url}/drive.tgz"
+
+    done = cozyfs(group, "install", ALICE, "drive", f"{url}/nothing")
+    assert done.err == f"cozyfs: {url}/nothing cannot be fetched: the server answered 404\n"
+
+
+def test_a_half_done_install_is_not_there(cozyfs, group, archive, both_stores):
+    cozyfs(group, "install", ALICE, "drive", archive())
+    cozyfs(group, "install", ALICE, "drive", archive("2.0.0"))
+    url = parse_fs_url(both_stores)
+    with contextlib.closing(open_store(url)) as store:
+        bucket = side_bucket(url.bucket_prefix, KIND_OF[group].bucket)
+        store.delete(bucket, "drive/2.0.0.cozy-installed")
+
+    noun = group.removesuffix("s")
+    for command, rest in (("cat", ["index.html"]), ("files", []), ("tarball", ["-o", "-"])):
+        done = cozyfs(group, command, ALICE, "drive", "2.0.0", *rest)
+        assert (done.code, done.out) == (1, "")
+        assert done.err == f"cozyfs: there is no version '2.0.0' of the {noun} 'drive'\n"
+    assert cozyfs(group, "install", ALICE, "drive", archive("2.0.0"), "--json").json()["copied"]
+    assert cozyfs(group, "cat", ALICE, "drive", "2.0.0", "index.html").out == "<h>"
+
+
+def test_the_files_of_a_version_are_listed(cozyfs, group, archive):
+    cozyfs(group, "install", ALICE, "drive", archive())
+
+    lines = cozyfs(group, "files", ALICE, "drive", "1.2.3").out.splitlines()
+    assert [line.split()[-1] for line in lines] == ["NAME", "index.html", MANIFESTS[group]]
+    listed = cozyfs(group, "files", ALICE, "drive", "1.2.3", "--json").json()
+    assert [file["name"] for file in listed] == ["index.html", MANIFESTS[group]]
+    assert all(file["stored"] > 0 for file in listed)
+
+
+def test_a_version_is_taken_as_an_archive(cozyfs, group, archive, tmp_path):
+    cozyfs(group, "install", ALICE, "drive", archive())
+
+    for _ in range(2):  # made, and kept
+        done = cozyfs(group, "tarball", ALICE, "drive", "1.2.3", "-o", tmp_path / "out.tgz")
+        assert (done.code, done.out, done.err) == (0, "", "")
+        with tarfile.open(tmp_path / "out.tgz") as tar:
+            content = {entry.name: tar.extractfile(entry).read() for entry in tar}
+        assert content["index.html"] == b"<h>"
+        assert set(content) == {"index.html", MANIFESTS[group]}
 
 
 def test_a_url_that_cannot_be_fetched_is_one_line(cozyfs, group):
@@ -190,4 +313,33 @@ def test_apps_go_with_their_instance(cozyfs, group, archive):
     cozyfs(group, "install", ALICE, "drive", archive())
     cozyfs("instances", "destroy", "--yes", ALICE)
     cozyfs("instances", "add", ALICE)
+    assert cozyfs(group, "ls", ALICE, "--json").json() == []
+
+
+@pytest.mark.parametrize("data", [b"", b"text", b"\x1f\x8b no gzip"])
+def test_what_is_no_archive_is_one_line(cozyfs, group, tmp_path, data):
+    (tmp_path / "app.tar").write_bytes(data)
+    done = cozyfs(group, "install", ALICE, "drive", tmp_path / "app.tar")
+    assert (done.code, done.out) == (1, "")
+    assert is_one_line(done.err)
+
+
+def test_ctrl_c_ends_an_install_and_leaves_nothing(cozyfs, group, tmp_path, both_stores):
+    folder = tmp_path / "src"
+    folder.mkdir()
+    (folder / MANIFESTS[group]).write_text('{"version": "1"}')
+    # It is stored last, and takes a while to be compressed.
+    (folder / "z").write_bytes(os.urandom(128 << 20))
+    url = parse_fs_url(both_stores)
+    bucket = side_bucket(url.bucket_prefix, KIND_OF[group].bucket)
+    command = [sys.executable, "-m", "cozyfs", group, "install", ALICE, "drive", folder]
+    with (
+        contextlib.closing(open_store(url)) as store,
+        subprocess.Popen(command, stderr=subprocess.PIPE, cwd=PROJECT) as process,
+    ):
+        eventually(lambda: list(store.list(bucket)), pause_s=0.01)
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=60)
+        assert (process.returncode, complaints.strip()) == (130, b"")
+        assert list(store.list(bucket)) == []
     assert cozyfs(group, "ls", ALICE, "--json").json() == []

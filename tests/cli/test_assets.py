@@ -1,6 +1,7 @@
-"""``cozyfs assets`` over a local store."""
+"""``cozyfs assets`` over both stores."""
 
 import hashlib
+import os
 
 import pytest
 
@@ -8,6 +9,11 @@ from .conftest import is_one_line
 
 DATA = b"a { color: red }"
 SHASUM = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def place(both_stores):
+    return both_stores
 
 
 @pytest.fixture
@@ -122,8 +128,54 @@ def test_bad_input_is_exit_code_2(cozyfs, source, args):
     assert is_one_line(outcome.err)
 
 
+def test_an_asset_comes_from_a_url_too(cozyfs, web):
+    folder, url = web
+    (folder / "theme.css").write_bytes(DATA)
+    args = ["assets", "add", "--context", "acme", "--name", "theme.css"]
+
+    assert cozyfs(*args, f"{url}/theme.css", "--shasum", SHASUM).code == 0
+
+    assert cozyfs("assets", "get", "acme", "theme.css", "-o", "-").out == DATA.decode()
+    outcome = cozyfs(*args, f"{url}/nothing")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == f"cozyfs: {url} answered 404 instead of the asset\n"
+
+
+def test_an_asset_of_more_than_50_mib_is_refused(cozyfs, source):
+    os.truncate(source, (50 << 20) + 1)
+
+    outcome = cozyfs("assets", "add", "--context", "c", "--name", "a", source)
+
+    assert outcome.code == 1
+    assert outcome.err == (
+        f"cozyfs: {source} has more than the 52428800 bytes that an asset can have\n"
+    )
+    assert cozyfs("assets", "ls", "--json").json() == {}
+
+
+@pytest.mark.usefixtures("added")
+def test_no_name_reaches_another_context(cozyfs):
+    outcome = cozyfs("assets", "get", "other", "../acme/css/theme.css", "-o", "-")
+    assert outcome.err == "cozyfs: there is no asset /acme/css/theme.css in the context other\n"
+    assert cozyfs("assets", "rm", "other", "../acme/css/theme.css").code == 0
+    assert cozyfs("assets", "get", "acme", "css/theme.css", "-o", "-").code == 0
+
+
+def test_the_status_is_the_time_of_an_answer(cozyfs):
+    assert cozyfs("assets", "status").out.startswith("the store answers in ")
+    assert cozyfs("assets", "status", "--json").json()["latency_s"] >= 0
+
+
 def test_a_source_that_is_not_there_is_one_line(cozyfs):
     outcome = cozyfs("assets", "add", "--context", "c", "--name", "a", "/does/not/exist")
 
     assert outcome.code == 1
     assert outcome.err == "cozyfs: /does/not/exist: No such file or directory\n"
+
+
+def test_a_store_that_does_not_answer_is_one_line(cozyfs, monkeypatch):
+    monkeypatch.setenv("COZYFS_FS_URL", "s3://127.0.0.1:1?access_key=a&secret_key=b&use_ssl=false")
+    outcome = cozyfs("assets", "status")
+
+    assert (outcome.code, outcome.out) == (1, "")
+    assert is_one_line(outcome.err)

@@ -1,8 +1,10 @@
-"""``cozyfs avatar`` over a local store."""
+"""``cozyfs avatar`` over both stores."""
 
+import hashlib
 import io
 import os
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
@@ -12,7 +14,7 @@ ALICE = "alice.example.com"
 
 
 @pytest.fixture(autouse=True)
-def alice(cozyfs):
+def alice(cozyfs, both_stores):
     cozyfs("instances", "add", ALICE)
 
 
@@ -36,6 +38,25 @@ def test_it_goes_to_the_standard_output_too(cozyfs, picture):
     cozyfs("avatar", "set", ALICE, picture)
 
     assert cozyfs("avatar", "get", ALICE, "-o", "-").out == "a picture"
+
+
+def test_its_type_and_its_date_are_kept_and_told(cozyfs, tmp_path):
+    (tmp_path / "me").write_bytes(b"a picture")
+    before = datetime.now(UTC).replace(microsecond=0)
+    cozyfs("avatar", "set", ALICE, tmp_path / "me", "--type", "image/webp")
+
+    told = cozyfs("avatar", "get", ALICE, "-o", tmp_path / "copy", "--json").json()
+
+    assert before <= datetime.fromisoformat(told.pop("created_at")) <= datetime.now(UTC)
+    etag = f'"{hashlib.md5(b"a picture").hexdigest()}"'
+    assert told == {"type": "image/webp", "etag": etag, "size": 9}
+
+
+def test_the_picture_and_the_json_do_not_go_to_the_same_place(cozyfs):
+    outcome = cozyfs("avatar", "get", ALICE, "-o", "-", "--json")
+
+    assert outcome.code == 2
+    assert is_one_line(outcome.err)
 
 
 def test_it_comes_from_the_standard_input_too(cozyfs, monkeypatch):

@@ -129,6 +129,27 @@ def test_without_thumbs_none_are_made_until_somebody_asks(file_mounts, outside):
         assert objects(file_mounts) == []
 
 
+def test_each_command_works_over_each_store(mounts, outside):
+    with mounts.mounted("-o", "nothumbs") as mount:
+        photo = mount / "a.jpg"
+        save(photo, plain(kind="JPEG"), outside)
+        built = mounts.cozyfs("thumbnails", "build", photo).check()
+        assert built.out == "made the thumbnails of 1 file\n"
+        target = outside / "t.jpg"
+        mounts.cozyfs("thumbnails", "show", photo, "--format", "tiny", "-o", target).check()
+        assert opened(target.read_bytes()).size == (96, 48)
+        save(photo, plain(colour=BLUE, kind="JPEG"), outside)
+        stale = mounts.cozyfs("thumbnails", "show", photo, "--format", "tiny", "-o", target)
+        assert (stale.code, stale.err) == (
+            1,
+            f"cozyfs: {photo}: there is no tiny thumbnail ('cozyfs thumbnails build' makes those"
+            " that can be made)\n",
+        )
+        mounts.cozyfs("thumbnails", "build", photo).check()
+        mounts.cozyfs("thumbnails", "rm", photo).check()
+        eventually(lambda: content(thumb(mount, "a.jpg")) is None)
+
+
 def test_a_mount_that_only_reads_shows_them_and_makes_none(file_mounts, outside):
     with file_mounts.mounted() as mount:
         save(mount / "a.jpg", plain(kind="JPEG"), outside)
@@ -181,7 +202,7 @@ with open(sys.argv[1], "rb") as file:
 @pytest.mark.parametrize(
     ("kind", "view"), [("apps", ".cozy_apps"), ("konnectors", ".cozy_konnectors")]
 )
-def test_apps_of_the_store_can_be_read(file_mounts, outside, kind, view):
+def test_apps_of_the_store_can_be_read(mounts, outside, kind, view):
     folder = outside / "app"
     (folder / "assets").mkdir(parents=True)
     manifest = "manifest.webapp" if kind == "apps" else "manifest.konnector"
@@ -191,9 +212,9 @@ def test_apps_of_the_store_can_be_read(file_mounts, outside, kind, view):
     (folder / "empty").write_bytes(b"")
     tar = outside / "app.tar"
     sh('tar -C "$1" -cf "$2" .', folder, tar)
-    with file_mounts.mounted() as mount:
+    with mounts.mounted() as mount:
         assert run("ls", mount / view).check().out == ""
-        file_mounts.cozyfs(kind, "install", "alice.example.com", "drive", tar).check()
+        mounts.cozyfs(kind, "install", "alice.example.com", "drive", tar).check()
         assert sh('ls "$1/drive"', mount / view).split() == ["1.2.3"]
         top = mount / view / "drive" / "1.2.3"
         assert sh('ls "$1"', top).split() == ["assets", "empty", manifest]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import brotli
 import pytest
 import trio
@@ -52,8 +54,7 @@ async def test_a_file_is_stored_as_a_cozy_server_stores_it(world):
 
     info = world.store.head(world.bucket, "drive/1.2.3/js/a..b.js")
     assert info.content_type == "text/javascript"
-    assert info.metadata["x-content-encoding"] == "br"
-    assert info.metadata["original-content-length"] == "10000"
+    assert info.metadata == {"x-content-encoding": "br", "original-content-length": "10000"}
     assert brotli.decompress(world.store.get(world.bucket, info.key)) == content
 
 
@@ -61,7 +62,7 @@ async def test_the_marker_is_an_empty_text(world):
     await (await copied(world, {"a": b"1"})).commit()
 
     info = world.store.head(world.bucket, "drive/1.2.3.cozy-installed")
-    assert (info.size, info.content_type) == (0, "text/plain")
+    assert (info.size, info.content_type, dict(info.metadata)) == (0, "text/plain", {})
 
 
 @pytest.mark.parametrize(
@@ -276,6 +277,27 @@ async def test_one_file_that_fails_ends_the_copy_with_its_own_error(world):
     failing.fail_always("put")
     with pytest.raises(StoreUnavailable):
         await copier.copy_all(file_of(f"f{number}", b"x") for number in range(20))
+
+
+async def test_who_cancels_does_not_wait_until_a_large_file_is_compressed(world):
+    class Large:
+        begun = threading.Event()
+        reads = 0
+
+        def read(self, size):
+            self.begun.set()
+            self.reads += 1
+            assert self.reads < 4000, "nobody has stopped it"
+            return bytes(size)
+
+    copier = world.copier()
+    await copier.start()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(copier.copy, SourceFile("large", 1 << 40, Large()))
+        await trio.to_thread.run_sync(Large.begun.wait)
+        nursery.cancel_scope.cancel()
+    await copier.abort()
+    assert world.stored_keys() == []
 
 
 async def test_a_cancelled_copy_can_be_aborted(world):

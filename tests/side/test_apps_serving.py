@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import brotli
 import pytest
 from app_builders import DRIVE, all_of
@@ -48,6 +50,20 @@ async def test_who_takes_brotli_gets_what_is_stored(drive):
     assert brotli.decompress(body) == DRIVE["index.html"]
 
 
+@pytest.mark.parametrize(
+    ("accepted", "encoding"), [("br, gzip", "gzip"), ("br", None), ("", None)]
+)
+async def test_what_was_stored_with_gzip_is_sent_to_who_takes_that(drive, accepted, encoding):
+    metadata = {"x-content-encoding": "gzip", "original-content-length": "3000"}
+    packed = gzip.compress(b"abc" * 1000)
+    drive.store.put(drive.bucket, "drive/1.2.3/old.js", packed, metadata=metadata)
+    response = await get(drive, "old.js", accept_encoding=accepted)
+    body = await all_of(response.body)
+    assert response.headers.get("Content-Encoding") == encoding
+    assert response.headers["Content-Length"] == str(len(body))
+    assert body == (packed if encoding else b"abc" * 1000)
+
+
 async def test_who_refuses_brotli_does_not_get_it(drive):
     response = await get(drive, "index.html", accept_encoding="gzip, br;q=0")
     assert "Content-Encoding" not in response.headers
@@ -80,6 +96,25 @@ async def test_who_says_how_it_caches_gets_the_file(drive):
     assert response.status == 200
     assert "Etag" not in response.headers
     await response.body.aclose()
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("app.0123456789abcdef.js", True),
+        ("js/app.0123456789.min.js", True),
+        ("app.012345678.js", False),
+        ("app.0123456789.d/index.js", False),
+        ("0123456789.js", False),
+        ("app.0123456789", False),
+        ("app.0123456789xyz.js", False),
+    ],
+)
+async def test_a_file_whose_name_has_a_checksum_may_be_kept_for_a_year(drive, name, kept):
+    drive.store.put(drive.bucket, f"drive/1.2.3/{name}", b"x")
+    response = await get(drive, name, "HEAD")
+    expected = "max-age=31536000, immutable" if kept else None
+    assert response.headers.get("Cache-Control") == expected
 
 
 async def test_an_svg_that_was_taken_for_xml_is_an_svg(drive):

@@ -46,7 +46,8 @@ async def test_the_archive_is_made_once(drive):
     _, second = await fetched(drive.with_store(failing))
     assert second == first == drive.store.get(drive.bucket, KEY)
     assert failing.calls["put"] == failing.calls["list"] == 0
-    assert drive.store.head(drive.bucket, KEY).content_type == "application/gzip"
+    info = drive.store.head(drive.bucket, KEY)
+    assert (info.content_type, dict(info.metadata)) == ("application/gzip", {})
 
 
 async def test_the_archive_is_no_file_of_the_version(drive):

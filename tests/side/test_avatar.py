@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from failing_store import FailingStore
 
-from cozyfs.errors import NotStored, StoreUnavailable, TooLarge
+from cozyfs.errors import NotStored, StoreUnavailable, TooLarge, UsageError
 from cozyfs.side import avatar
 from cozyfs.store import FileBody
 
@@ -63,6 +63,22 @@ def test_an_avatar_that_a_cozy_server_sent_in_one_part_is_read(store, instance):
     found = avatar.get(store, instance)
 
     assert (found.data, found.content_type) == (b"from a stream", "image/gif")
+
+
+def test_an_instance_without_a_prefix_is_refused(store, instance):
+    nobody = dataclasses.replace(instance, db_prefix="")
+
+    for call in (avatar.get, avatar.delete):
+        with pytest.raises(UsageError):
+            call(store, nobody)
+    with pytest.raises(UsageError):
+        avatar.put(store, nobody, b"picture", "image/png")
+
+
+def test_a_type_that_is_not_told_is_any(store, instance):
+    avatar.put(store, instance, b"picture", "")
+
+    assert avatar.get(store, instance).content_type == "application/octet-stream"
 
 
 def test_there_may_be_none(store, instance):

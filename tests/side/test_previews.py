@@ -39,11 +39,13 @@ async def test_they_are_the_objects_that_a_cozy_server_reads(previews, store, pr
     await previews.set("icon", MD5, b"icon")
     await previews.set("preview", MD5, b"preview")
 
-    types = {
-        info.key: store.head(f"{prefix}-previews", info.key).content_type
+    found = {
+        info.key: store.head(f"{prefix}-previews", info.key)
         for info in store.list(f"{prefix}-previews")
     }
-    assert types == {f"icon-{MD5.hex()}.jpg": "image/jpg", f"{MD5.hex()}.jpg": "image/jpg"}
+    assert set(found) == {f"icon-{MD5.hex()}.jpg", f"{MD5.hex()}.jpg"}
+    assert {info.content_type for info in found.values()} == {"image/jpg"}
+    assert not any(info.metadata for info in found.values())
 
 
 @pytest.mark.parametrize("name", ["icon", "preview"])

@@ -21,6 +21,7 @@ from cozyfs.nurseries import first_of
 from cozyfs.side.apps import layout
 from cozyfs.side.apps.encoding import pack
 from cozyfs.store.buckets import side_bucket
+from cozyfs.threads import Interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,7 +116,7 @@ class Copier:
         return layout.file_key(self._slug, self.folder, file.name)
 
     async def _pack(self, file: SourceFile) -> Packed:
-        packed = await self._caller.disk(pack, file.name, file.reader)
+        packed = await self._caller.disk(pack, file.name, Interruptible(file.reader))
         if packed.size != file.size:
             packed.file.close()
             raise AppRefused(

@@ -131,7 +131,7 @@ def no_space() -> Iterator[None]:
         raise NoSpace(f"a temporary file cannot be written: {exc.strerror}") from exc
 
 
-def pack(name: str, reader: IO[bytes]) -> Packed:
+def pack(name: str, reader: Reader) -> Packed:
     """All that *reader* gives, compressed. Raises NoSpace, and what *reader* raises."""
     compressor = brotli.Compressor(quality=_QUALITY)
     digest = hashlib.md5(usedforsecurity=False)
@@ -156,6 +156,13 @@ def write_all(file: IO[bytes], data: bytes) -> None:
     with no_space():
         while left:
             left = left[file.write(left) :]
+
+
+class Reader(Protocol):
+    """What a content comes from."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most *size* bytes, none at the end."""
 
 
 class Decoder(Protocol):

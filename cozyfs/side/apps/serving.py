@@ -7,6 +7,7 @@ promised ends with an error, which a server turns into a broken connection.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,9 @@ OK = 200
 NOT_MODIFIED = 304
 
 _ETAG_LENGTH = 10
+
+_HASHED = re.compile(r"\.[0-9a-fA-F]{10,}\.")
+_FOR_EVER = "max-age=31536000, immutable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ def answer(file: AppFile, request: Request) -> Response:
     headers = {}
     if file.encoding:
         headers["Vary"] = "Accept-Encoding"
+    if _HASHED.search(file.name.rpartition("/")[2]):  # another content has another name
+        headers["Cache-Control"] = _FOR_EVER
     etag = f'"{file.info.etag[:_ETAG_LENGTH]}"' if file.info.etag else ""
     # A client that says how it caches wants to see the content, as on the Cozy server.
     if etag and request.header("Cache-Control") is None:

@@ -10,7 +10,7 @@ import logging
 import tarfile
 import time
 from contextlib import aclosing, asynccontextmanager
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from cozyfs.errors import ObjectNotFound, StoreError
 from cozyfs.side.apps import layout
@@ -18,6 +18,7 @@ from cozyfs.side.apps.encoding import PIECE_SIZE, no_space, temporary_file, writ
 from cozyfs.side.apps.files import AppFile
 from cozyfs.side.apps.serving import OK, Request, Response, answer
 from cozyfs.store import FileBody, md5_of
+from cozyfs.threads import Interruptible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -102,7 +103,7 @@ def _add(tar: tarfile.TarFile, name: str, content: IO[bytes]) -> None:
     info.mode = _MODE
     info.mtime = int(time.time())
     content.seek(0)
-    tar.addfile(info, content)
+    tar.addfile(info, cast("IO[bytes]", Interruptible(content)))  # it reads, no more
 
 
 async def _read(files: AppFiles, file: IO[bytes]) -> AsyncGenerator[bytes, None]:
