@@ -156,6 +156,7 @@ def import_command(
         caller = _caller()
         source = _source(archives, settings, store, instance, caller, stack)
         report = _import(instance, store, caller, source, state_dir, force_lease, "importing")
+        _tell_missing_apps(instance, store, caller, settings)
     _tell_report(report, as_json)
 
 
@@ -217,6 +218,7 @@ def copy_command(
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         items = InstanceSource(instance, store, caller, folder)
         report = _import(into, target_store, caller, items, state_dir, force_lease, "copying")
+        _tell_missing_apps(into, target_store, caller, target_settings)
     _tell_report(report, as_json)
 
 
@@ -337,8 +339,26 @@ def _tell_export(
         click.echo(f"exported {files} files, {versions} versions, {output.size(size)}", err=True)
 
 
+def _tell_missing_apps(
+    instance: Instance, store: Store, caller: Caller, settings: Settings
+) -> None:
+    """Another store may not have the files of what is installed."""
+    import trio
+
+    from cozyfs.moving.apps import Apps
+
+    apps = Apps(store, caller, instance)
+    for kind, app in trio.run(apps.missing, settings.url.bucket_prefix):
+        click.echo(
+            f"cozyfs: the store lacks the files of {app.slug} {app.version}:"
+            f" cozyfs {kind.name} install {instance.domain} {app.slug} {app.source}",
+            err=True,
+        )
+
+
 def _tell_report(report: Report, as_json: bool) -> None:
     """Raises ArchiveError where something was left out."""
+    left_out = [f"{number} of {doctype}" for doctype, number in report.left_out.items()]
     if as_json:
         output.print_json(
             {
@@ -346,10 +366,14 @@ def _tell_report(report: Report, as_json: bool) -> None:
                 "files": report.files,
                 "versions": report.versions,
                 "there_already": report.skipped,
+                "left_out": report.left_out,
                 "problems": report.problems,
             }
         )
     else:
+        if left_out:
+            # What a Cozy has beside files: nothing here could show it, or give it back.
+            click.echo(f"cozyfs: documents without a place here: {', '.join(left_out)}", err=True)
         for problem in report.problems:
             click.echo(f"cozyfs: {problem}", err=True)
         click.echo(f"imported {report.files} files, {report.versions} versions", err=True)

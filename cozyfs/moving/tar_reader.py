@@ -33,6 +33,8 @@ _KINDS = {
     "io.cozy.files.versions": Kind.VERSION,
     "cozyfs.entries": Kind.SPECIAL,
     "cozyfs.objects": Kind.OBJECT,
+    "io.cozy.apps": Kind.APP,
+    "io.cozy.konnectors": Kind.APP,
 }
 
 
