@@ -9,6 +9,7 @@ from moving_world import (
     entries,
     export_file,
     fill,
+    fsck,
     import_file,
     import_source,
     keys,
@@ -29,9 +30,12 @@ async def test_an_instance_comes_out_of_another_store_as_it_went_in(
         report = await import_file(other_store, carol, tmp_path / "c", first)
         await export_file(other_store, carol, tmp_path / "c", second)
 
+        found = await fsck(other_store, carol, tmp_path / "c")
+
     assert report.problems == []
     assert (made.files, made.versions) == (report.files, report.versions) == (10, 2)
     assert entries(second) == entries(first)
+    assert found == []
 
 
 async def test_an_import_leaves_no_object_that_nothing_refers_to(
@@ -46,7 +50,7 @@ async def test_an_import_leaves_no_object_that_nothing_refers_to(
             held, queued = referenced(other_store, carol, index)
 
     side = {key for key in keys(other_store, carol) if key.startswith(("thumbs/", "avatar"))}
-    assert len(side) == 2
+    assert len(side) == 5
     assert queued == set()
     assert keys(other_store, carol) == held | side
 
