@@ -12,7 +12,7 @@ import json
 import os
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import trio
 
@@ -28,13 +28,12 @@ if TYPE_CHECKING:
 
     from cozyfs.index import Index
     from cozyfs.moving.apps import Apps
-    from cozyfs.store.base import ObjectInfo
     from cozyfs.vfs.objects import Objects
 
 PREFIXES = ("avatar", "thumbs/")
 """Names in an instance's part of its bucket that hold what is not in the tree."""
 
-PAGE = 5000
+PAGE = 500
 HEADS_AT_ONCE = 16
 
 WHOLE = 4 << 20
@@ -61,13 +60,20 @@ class SideContent(StoredContent):
 async def write_list(index: Index, objects: Objects, apps: Apps, path: Path) -> None:
     """List what there is, of files that are in the tree *index*, into the file *path*; it is
     there when it is whole. Raises StoreError, CorruptObject for a damaged document of an app."""
-    scratch = path.with_name(f"{path.name}.new")
-    scratch.write_text("".join(_line(Kind.APP, each) for each in await apps.documents()), "utf-8")
-    for start in PREFIXES:
-        async for page in _pages(objects, start):
+    names, scratch = (path.with_name(f"{path.name}.{end}") for end in ("names", "new"))
+    await objects.caller.store(_write_names, objects, names)
+    installed = await apps.documents()
+    with (
+        open(names, encoding="utf-8") as file,  # noqa: ASYNC230 - a page at a time
+        open(scratch, "w", encoding="utf-8") as out,  # noqa: ASYNC230
+    ):
+        out.writelines(_line(Kind.APP, each) for each in installed)
+        found = map(json.loads, file)
+        while page := list(islice(found, PAGE)):
             documents = await _look(objects, _of_tree(index, page))
-            with open(scratch, "a", encoding="utf-8") as file:  # noqa: ASYNC230 - one write
-                file.write("".join(_line(Kind.OBJECT, each) for each in documents))
+            out.writelines(_line(Kind.OBJECT, each) for each in documents)
+        _sync(out)  # what is written of the archive counts on it
+    names.unlink()
     scratch.replace(path)
 
 
@@ -81,7 +87,7 @@ async def items(
     within is not fetched. Raises StoreError; ObjectNotFound for what is gone and written in
     part."""
     gone = path.with_name(f"{path.name}.gone")
-    left_out = set(gone.read_text("utf-8").splitlines()) if gone.exists() else set()
+    left_out = set(_lines(gone))
     wanted = (item for item in listed(objects, path) if item.path not in left_out)
     while chunk := _chunk(wanted):
         starts = []
@@ -100,37 +106,39 @@ async def items(
             if start < safe:
                 raise ObjectNotFound(f"{item.path} went while it was exported")
             with open(gone, "a", encoding="utf-8") as file:  # noqa: ASYNC230 - one write
-                file.write(f"{item.path}\n")
-                file.flush()
-                os.fsync(file.fileno())
+                file.write(json.dumps(item.path) + "\n")
+                _sync(file)
             at -= archive.length(item)
 
 
 # ---- the list
 
 
+def _lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def _sync(file: TextIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
 def _line(kind: Kind, document: dict[str, Any]) -> str:
     return json.dumps([kind.value, document], separators=(",", ":")) + "\n"
 
 
-async def _pages(objects: Objects, start: str) -> AsyncGenerator[list[str], None]:
-    """Names below *start*. Page by page, so that one that fails is asked for again alone."""
-    store, bucket, prefix = objects.store, objects.bucket, f"{objects.db_prefix}/"
-    after = ""
-
-    def keys() -> list[ObjectInfo]:
-        return list(islice(store.list(bucket, prefix + start, after), PAGE))
-
-    while page := await objects.caller.store(keys):
-        after = page[-1].key
-        names = (info.key.removeprefix(prefix) for info in page)
-        yield [
-            name
-            for name in names
-            if (start.endswith("/") or name == start)
-            # Some servers list a folder as an empty object.
-            and not name.endswith("/")
-        ]
+def _write_names(objects: Objects, path: Path) -> None:
+    """What the bucket has of the instance beside contents, a name a line. Blocks."""
+    prefix = f"{objects.db_prefix}/"
+    with open(path, "w", encoding="utf-8") as file:
+        for start in PREFIXES:
+            for info in objects.store.list(objects.bucket, prefix + start):
+                name = info.key.removeprefix(prefix)
+                # Some servers list a folder as an empty object.
+                if (start.endswith("/") or name == start) and not name.endswith("/"):
+                    file.write(json.dumps(name) + "\n")
 
 
 def _of_tree(index: Index, names: list[str]) -> list[str]:

@@ -3,8 +3,8 @@
 By default an instance of 4 GiB in one file of 3 GiB, four of 128 MiB and 512 of 1 MiB; --files N
 makes one of N small files with versions, four thumbnails each, links and attributes instead. It is
 exported from S3 (juicefs's server), imported into a folder, and exported again; the commands are
-processes of their own, whose largest resident memory the kernel counts. Contents repeat one random MiB with
-a number in it: they cost the disk what they are, gzip cannot make them smaller.
+processes of their own, whose largest resident memory the kernel counts. Contents repeat one random
+MiB with a number in it: they cost the disk what they are, gzip cannot make them smaller.
 """
 
 from __future__ import annotations
