@@ -390,6 +390,62 @@ def test_destroying_that_is_cut_at_any_write_ends_the_same(store, call):
     assert uploads_everywhere(store, PREFIX) == []
 
 
+def settled(store, bucket_prefix, domain, db_prefix):
+    """An instance with one of everything."""
+    made = instances.create(store, bucket_prefix, domain, db_prefix=db_prefix)
+    doc_id = "0198a1b2-0000-7000-8000-000000000000"
+    put(
+        store,
+        made,
+        *(f"{doc_id}/AbCdEfGhIjKlMnO{letter}" for letter in "pqr"),
+        *(f"thumbs/{doc_id}-{form}" for form in ("tiny", "small", "medium", "large")),
+        *(f"thumbs/{doc_id}/uuid-{form}" for form in ("original", "thumb")),
+        "avatar",
+        ".cozyfs/lease",
+        ".cozyfs/import.json",
+        ".cozyfs/journal/0000000001-0000000001",
+        ".cozyfs/snapshots/0000000001-0000000001",
+        ".cozyfs/apps/drive.json",
+        ".cozyfs/konnectors/edf.json",
+    )
+    store.create_multipart(made.bucket, f"{db_prefix}/{doc_id}/AbCdEfGhIjKlMnOs", content_type="")
+    exports = f"{bucket_prefix}-exports"
+    store.ensure_bucket(exports)
+    store.put(exports, f"{domain}/first", b"archive")
+    store.create_multipart(exports, f"{domain}/second", content_type="")
+    return made
+
+
+@pytest.mark.parametrize("applied", [False, True], ids=["refused", "answer lost"])
+def test_destroying_cut_at_any_call_of_the_store_ends_the_same(store, applied, monkeypatch):
+    monkeypatch.setattr(instances, "_DELETE_BATCH", 4)
+    for kind in ("apps-web", "apps-konnectors", "assets", "previews"):
+        store.ensure_bucket(f"{PREFIX}-{kind}")
+        store.put(f"{PREFIX}-{kind}", f"{ALICE_DB}/something", b"x")
+    settled(store, PREFIX, f"{ALICE}.au", f"{ALICE_DB}2")
+    settled(store, PREFIX, ALICE[1:], ALICE_DB[:-1])
+    before = everywhere(store, PREFIX), uploads_everywhere(store, PREFIX)
+
+    watched = FailingStore(store)
+    instances.destroy(watched, PREFIX, settled(store, PREFIX, ALICE, ALICE_DB))
+    calls = dict(watched.calls)
+    assert sum(calls.values()) > 10
+
+    for name, count in calls.items():
+        for nth in range(1, count + 1):
+            alice = settled(store, PREFIX, ALICE, ALICE_DB)
+            failing = FailingStore(store)
+            failing.fail(name, nth=nth, applied=applied)
+            # The last call may be done, and a list may be empty before it fails.
+            with contextlib.suppress(StoreUnavailable):
+                instances.destroy(failing, PREFIX, alice)
+            with contextlib.suppress(InstanceError):  # its record, which goes last, was gone
+                left = instances.find(store, PREFIX, ALICE, even_deleting=True)
+                instances.destroy(store, PREFIX, left)
+            assert everywhere(store, PREFIX) == before[0], (name, nth)
+            assert uploads_everywhere(store, PREFIX) == before[1], (name, nth)
+
+
 def test_a_destroyed_instance_can_be_created_again(store):
     instances.destroy(store, PREFIX, instances.create(store, PREFIX, ALICE))
 

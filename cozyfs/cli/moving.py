@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cozyfs.cli import output, stores
+from cozyfs.cli import stores
+from cozyfs.cli.moved import STDIO, tell_export, tell_missing_apps, tell_report
 from cozyfs.cli.parameters import (
     instance_options,
     json_option,
@@ -21,7 +22,7 @@ from cozyfs.cli.parameters import (
     state_option,
     store_options,
 )
-from cozyfs.errors import ArchiveError, UsageError
+from cozyfs.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from cozyfs.store import Settings, Store
     from cozyfs.threads import Caller
     from cozyfs.values import Instance
-
-STDIO = "-"
 
 PARALLEL = 16
 TIMEOUT_S = 60.0
@@ -114,7 +113,7 @@ def export_command(
                 progress=bar,
             )
             bar.end()
-            _tell_export(made.id, made.files, made.versions, made.bytes, output, as_json)
+            tell_export(made.id, made.files, made.versions, made.bytes, output, as_json)
 
         trio.run(run)
 
@@ -156,7 +155,8 @@ def import_command(
         caller = _caller()
         source = _source(archives, settings, store, instance, caller, stack)
         report = _import(instance, store, caller, source, state_dir, force_lease, "importing")
-    _tell_report(report, as_json)
+        tell_missing_apps(instance, store, caller, settings)
+    tell_report(report, as_json)
 
 
 @click.command("copy", short_help="Copy an instance into another one.")
@@ -217,7 +217,8 @@ def copy_command(
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         items = InstanceSource(instance, store, caller, folder)
         report = _import(into, target_store, caller, items, state_dir, force_lease, "copying")
-    _tell_report(report, as_json)
+        tell_missing_apps(into, target_store, caller, target_settings)
+    tell_report(report, as_json)
 
 
 def flush_mount(instance: Instance, store: Store, folder: Path) -> None:
@@ -324,37 +325,3 @@ def _bar(doing: str) -> Iterator[RestoreProgress]:
         yield bar
     finally:
         bar.end()
-
-
-def _tell_export(
-    export_id: str, files: int, versions: int, size: int, to: str | None, as_json: bool
-) -> None:
-    if as_json:
-        output.print_json({"id": export_id, "files": files, "versions": versions, "bytes": size})
-    elif to is None:
-        click.echo(export_id)
-    elif to != STDIO:
-        click.echo(f"exported {files} files, {versions} versions, {output.size(size)}", err=True)
-
-
-def _tell_report(report: Report, as_json: bool) -> None:
-    """Raises ArchiveError where something was left out."""
-    if as_json:
-        output.print_json(
-            {
-                "directories": report.directories,
-                "files": report.files,
-                "versions": report.versions,
-                "there_already": report.skipped,
-                "problems": report.problems,
-            }
-        )
-    else:
-        for problem in report.problems:
-            click.echo(f"cozyfs: {problem}", err=True)
-        click.echo(f"imported {report.files} files, {report.versions} versions", err=True)
-    if report.problems:
-        raise ArchiveError(
-            f"{len(report.problems)} things were not imported; the rest is there, and the import"
-            " can be run again"
-        )

@@ -7,7 +7,8 @@
     cozyfs.entries/<id>.json                        a symbolic link, fifo, socket or device
     io.cozy.files/<id>.json  Files/<path>           a file, its content right after
     io.cozy.files.versions/<file>/<internal id>.json  Files/<file>/<internal id>
-    cozyfs.objects/<name>.json  Objects/<name>      a thumbnail, the avatar
+    io.cozy.apps/io.cozy.apps/<slug>.json  an app that is installed; or io.cozy.konnectors
+    cozyfs.objects/<name>.json  Objects/<name>      a thumbnail, an image of a note, the avatar
     end.json                                        all of it is there
 
 The tar is cut into members of gzip every :data:`MEMBER` bytes, which any gzip reads as one file;
@@ -83,6 +84,9 @@ Sink = Callable[[bytes, int], Awaitable[None]]
 def document_name(item: Item) -> str:
     if item.kind is Kind.INSTANCE:
         return INSTANCE
+    if item.kind is Kind.APP:
+        doc_id: str = item.document["_id"]
+        return f"{doc_id.partition('/')[0]}/{doc_id}.json"
     name = item.document["name"] if item.kind is Kind.OBJECT else item.document["_id"]
     return f"{FOLDERS[item.kind]}/{name}.json"
 
@@ -102,6 +106,16 @@ def pieces(item: Item) -> Iterator[Piece]:
             yield Range(content, start, min(start + FETCH, content.size))
         if content.size % _BLOCK:
             yield _padding(content.size)
+
+
+def length(item: Item) -> int:
+    """Bytes of tar that *item* takes."""
+    return sum(map(size, pieces(item)))
+
+
+def size(piece: Piece) -> int:
+    """Bytes of tar that *piece* takes."""
+    return len(piece) if isinstance(piece, bytes) else piece.stop - piece.start
 
 
 def end() -> bytes:
@@ -163,13 +177,12 @@ async def packed(
         with contextlib.suppress(trio.BrokenResourceError):
             async with send, contextlib.aclosing(parts):
                 async for part in parts:
-                    size = len(part) if isinstance(part, bytes) else part.stop - part.start
-                    at += size
+                    at += size(part)
                     if at <= skip:
                         if progress is not None and isinstance(part, Range):
-                            progress(size)
+                            progress(size(part))
                         continue
-                    late = max(skip - (at - size), 0)  # bytes of it that were written before
+                    late = max(skip - (at - size(part)), 0)  # of it that were written before
                     slot = _Slot()
                     if isinstance(part, bytes):
                         slot.data = part[late:]

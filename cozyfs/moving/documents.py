@@ -437,12 +437,11 @@ def _trash(
         original = str(known["name"]).encode()
         check_name(original)
         return TrashNote(_time(int(known["at"])), str(known["restore_path"]).encode(), original)
-    path = document.get("restore_path")
-    if not path or document.get("dir_id") != TRASH_DOC_ID:
+    if document.get("dir_id") != TRASH_DOC_ID:
         return None
     at = (document.get("cozyMetadata") or {}).get("trashedAt")
     return TrashNote(
         parse_time(at) if at else updated,
-        str(path).encode(),
+        str(document.get("restore_path") or "/").encode(),
         _TRASH_SUFFIX.sub("", name.decode()).encode(),
     )

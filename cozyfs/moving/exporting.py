@@ -8,7 +8,8 @@ that was cut goes on with the very same tree::
     <state of the instance>/exports/<destination, hashed>/
         lock            held while this export runs
         tree.db         the tree
-        side.json       thumbnails and the avatar, once their turn has come
+        side.jsonl      what is beside the tree, once its turn has come
+        side.jsonl.gone   what of it was gone when it was to be fetched
         progress.json   how far the archive is safe
 """
 
@@ -17,23 +18,29 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import json
+import logging
 import os
 import shutil
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from cozyfs.errors import InstanceError
+from cozyfs.errors import (
+    ArchiveError,
+    BucketNotFound,
+    CorruptObject,
+    InstanceError,
+    ObjectNotFound,
+)
 from cozyfs.index import Index
-from cozyfs.moving import archive
+from cozyfs.moving import archive, side
+from cozyfs.moving.apps import Apps
 from cozyfs.moving.source import (
     instance_item,
     restored_tree,
-    side_item,
-    side_objects,
     tree_items,
 )
 from cozyfs.moving.targets import BucketTarget, FileTarget, Record, StreamTarget, Target
@@ -49,7 +56,12 @@ if TYPE_CHECKING:
     from cozyfs.threads import Caller
     from cozyfs.values import Instance
 
+log = logging.getLogger(__name__)
+
 FOLDER = "exports"
+
+_LOST = (ObjectNotFound, BucketNotFound, CorruptObject, ArchiveError)
+"""Something is gone: a content of the tree, or what was written of the archive."""
 
 OLDEST_S = 20 * 3600.0
 """An unfinished export is gone on with only while the contents of its tree are sure to be kept:
@@ -163,9 +175,23 @@ class _Export:
         if record is not None and (restart or not self._can_go_on(record)):
             await self.give_up(record)
             record = None
-        resumed = record is not None and record.offset > 0
-        if record is None:
-            record = await self._begin()
+        if record is not None:
+            try:
+                return await self._make(record, progress)
+            except _LOST as exc:
+                log.info("what was exported before is of no use (%s): it begins anew", exc)
+                await self.give_up(record)
+        record = await self._begin()
+        try:
+            return await self._make(record, progress)
+        except _LOST:
+            # To go on would end the same: whatever mends it, the tree is another one then.
+            await self.give_up(record)
+            self._clear()
+            raise
+
+    async def _make(self, record: Record, progress: Callable[[int, int], None] | None) -> Exported:
+        resumed = record.offset > 0
         with Index.open(self._work / "tree.db") as index:
             target = self._target(record, self._destination)
             try:
@@ -237,7 +263,7 @@ class _Export:
                 progress(done, max(done, usage.disk_bytes))
 
         await archive.packed(
-            self._pieces(index, record),
+            self._pieces(index, record, record.offset),
             target.add,
             self._caller,
             skip=record.offset,
@@ -245,29 +271,25 @@ class _Export:
         )
         return usage.files, usage.versions, usage.disk_bytes
 
-    async def _pieces(self, index: Index, record: Record) -> AsyncGenerator[Piece, None]:
-        for piece in archive.pieces(
-            instance_item(index, self._instance, record.id, record.created_at)
-        ):
-            yield piece
-        for item in tree_items(index, self._objects):
+    async def _pieces(
+        self, index: Index, record: Record, safe: int
+    ) -> AsyncGenerator[Piece, None]:
+        """*safe*: bytes of tar that are written already."""
+        at = 0
+        first = instance_item(index, self._instance, record.id, record.created_at)
+        for item in chain([first], tree_items(index, self._objects)):
             for piece in archive.pieces(item):
+                at += archive.size(piece)
                 yield piece
-        for document in await self._side():
-            for piece in archive.pieces(side_item(self._objects, document)):
-                yield piece
-        yield archive.end()
-
-    async def _side(self) -> list[dict[str, Any]]:
-        """The same list when the export goes on."""
-        path = self._work / "side.json"
+        path = self._work / "side.jsonl"
         if not path.exists():
-            found = await side_objects(self._objects)
-            scratch = path.with_name("side.json.new")
-            scratch.write_text(json.dumps(found), "utf-8")
-            scratch.replace(path)
-        documents: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
-        return documents
+            apps = Apps(self._store, self._caller, self._instance)
+            await side.write_list(index, self._objects, apps, path)
+        async with contextlib.aclosing(side.items(self._objects, path, at=at, safe=safe)) as items:
+            async for item in items:
+                for piece in archive.pieces(item):
+                    yield piece
+        yield archive.end()
 
     def _clear(self) -> None:
         for path in self._work.iterdir():

@@ -15,11 +15,11 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from cozyfs.errors import AlreadyExists, ArchiveError, CozyError
+from cozyfs.errors import AlreadyExists, ArchiveError, CozyError, ObjectNotFound
 from cozyfs.moving.contents import BytesContent
 from cozyfs.moving.documents import Entity, VersionEntity, parse, parse_version
 from cozyfs.moving.entering import Entering
@@ -33,6 +33,7 @@ from cozyfs.values import (
 )
 from cozyfs.vfs.names import decode, media_type
 from cozyfs.vfs.objects import content_metadata
+from cozyfs.vfs.quota import check_available_space
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -62,6 +63,8 @@ class Report:
     directories: int = 0
     skipped: int = 0  # contents that were there already
     problems: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Documents that have no place here, by type: how many."""
 
 
 @dataclass(slots=True)
@@ -87,7 +90,9 @@ class _Version:
 
 class Importer:
     """Into the tree *index* over *objects*. *flush* stores the tree's changes so far in the
-    journal, *confirm* returns while the lease is held; *progress* hears of bytes of content."""
+    journal, *confirm* returns while the lease is held, *put_app* brings in the document of an app,
+    or raises ArchiveError; *progress* hears of bytes of content. *quota*
+    in bytes, 0 for none: it holds whatever the archive says of its size."""
 
     def __init__(
         self,
@@ -95,8 +100,10 @@ class Importer:
         objects: Objects,
         flush: Callable[[], Awaitable[None]],
         confirm: Callable[[], Awaitable[None]],
+        put_app: Callable[[dict[str, Any]], Awaitable[None]],
         *,
         keep_certified: bool,
+        quota: int = 0,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.report = Report()
@@ -105,7 +112,10 @@ class Importer:
         self._objects = objects
         self._flush = flush
         self._confirm = confirm
+        self._put_app = put_app
         self._keep_certified = keep_certified
+        self._quota = quota
+        self._taken = 0  # bytes of contents, as the quota counts them
         self._progress = progress
         self._files: list[_File] = []
         self._versions: list[_Version] = []
@@ -117,8 +127,8 @@ class Importer:
 
     async def run(self, items: AsyncGenerator[Item, None]) -> Report:
         """All of *items*, but for the first, which is the caller's. Raises ArchiveError when they
-        end too early, StoreError, LeaseLost, NoSpace; what is wrong with one file alone is among
-        the problems of the report."""
+        end too early, QuotaExceeded, StoreError, LeaseLost, NoSpace; what is wrong with one file
+        alone is among the problems of the report."""
         async for item in items:
             try:
                 await self._take(item)
@@ -140,6 +150,8 @@ class Importer:
             await self._file(item)
         elif item.kind is Kind.VERSION:
             await self._version(item)
+        elif item.kind is Kind.APP:
+            await self._put_app(item.document)
         elif item.kind is Kind.OBJECT:
             await self._object(item)
         if (
@@ -156,7 +168,7 @@ class Importer:
         path = item.path or decode(entity.name)
         try:
             parent = self._tree.check(entity)
-            content = _checked(item.content, entity.data_size, path)
+            content = self._checked(item.content, entity, path)
         except ArchiveError:
             self._failed_docs.add(entity.doc_id)
             raise
@@ -193,7 +205,7 @@ class Importer:
         label = f"the version {item.path}"
         if entity.doc_id in self._failed_docs:
             raise ArchiveError(f"{label} is of a file that was not imported")
-        content = _checked(item.content, entity.data_size, label)
+        content = self._checked(item.content, entity, label)
         known = self._index.versions_of(entity.doc_id)
         if any(version.internal_id == entity.internal_id for version in known):
             self.report.skipped += 1
@@ -209,6 +221,19 @@ class Importer:
             name=label,
         )
         self._versions.append(_Version(entity, sending))
+
+    def _checked(
+        self, content: ItemContent | None, entity: Entity | VersionEntity, name: str
+    ) -> ItemContent:
+        if content is None:
+            raise ArchiveError(f"{name}: its content is not in the archive")
+        if content.size != entity.data_size:
+            raise ArchiveError(
+                f"{name} has {content.size} bytes in the archive, not {entity.data_size}"
+            )
+        check_available_space(entity.size, self._quota, self._taken)
+        self._taken += entity.size
+        return content
 
     async def _object(self, item: Item) -> None:
         document, content = item.document, item.content
@@ -285,6 +310,11 @@ class Importer:
             await self._send(sending)
         except ArchiveError as exc:
             self._problem(str(exc))
+        except ObjectNotFound:
+            if not isinstance(sending.content, StoredContent):
+                raise
+            # Of another instance, which somebody uses: it is made anew, or its file is gone.
+            log.info("%s went while it was copied", sending.name)
 
     async def _send_content(self, job: _File | _Version) -> None:
         assert job.sending is not None
@@ -342,14 +372,6 @@ class Importer:
     def _problem(self, text: str) -> None:
         log.debug("%s", text)
         self.report.problems.append(text)
-
-
-def _checked(content: ItemContent | None, size: int, name: str) -> ItemContent:
-    if content is None:
-        raise ArchiveError(f"{name}: its content is not in the archive")
-    if content.size != size:
-        raise ArchiveError(f"{name} has {content.size} bytes in the archive, not {size}")
-    return content
 
 
 def _has(inode: Inode, entity: Entity) -> bool:

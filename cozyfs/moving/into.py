@@ -11,6 +11,7 @@ import json
 import shutil
 import tempfile
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,12 +20,14 @@ import trio
 from cozyfs import tree
 from cozyfs.errors import ArchiveError, InstanceError, ObjectNotFound
 from cozyfs.index import Index
+from cozyfs.instances import modify
+from cozyfs.moving import side
+from cozyfs.moving.apps import Apps
 from cozyfs.moving.importing import Importer, Report
 from cozyfs.moving.source import (
+    SETTINGS,
     instance_item,
     restored_tree,
-    side_item,
-    side_objects,
     tree_items,
 )
 from cozyfs.nurseries import background_tasks, first_of
@@ -73,7 +76,8 @@ async def import_into(
     bytes of content done, and of how many there are.
 
     Raises ArchiveError, InstanceError for a target that is not empty or whose quota is too small
-    (both before anything is changed), LeaseHeld, LeaseLost, StoreError, NoSpace."""
+    (both before anything is changed), QuotaExceeded when the archive holds more than it says,
+    LeaseHeld, LeaseLost, StoreError, NoSpace."""
     async with contextlib.aclosing(source.items()) as items:
         first = await anext(items)
         identity, total = _identity(first), _total(first)
@@ -84,6 +88,8 @@ async def import_into(
         async with _writing(instance, store, state, force_lease, notice) as opened:
             objects = Objects(store, caller, instance.bucket, instance.db_prefix)
             await _begin(instance, objects, opened.index, identity)
+            if settings := _settings(first, instance):
+                await caller.store(partial(modify, store, instance, **settings))
             done = 0
 
             def more(size: int) -> None:
@@ -97,10 +103,13 @@ async def import_into(
                 objects,
                 lambda: opened.flush(FLUSH_S),
                 lambda: opened.confirmed(CONFIRM_S),
+                Apps(store, caller, instance).put,
                 keep_certified=source.certified,
+                quota=instance.quota,
                 progress=more,
             )
             report = await importer.run(items)
+            report.left_out = dict(first.document.get("left_out") or {})
             await opened.flush(FLUSH_S)
             if not report.problems:
                 await caller.store(store.delete, instance.bucket, _note_key(objects))
@@ -116,6 +125,19 @@ def _total(first: Item) -> int:
         return int(first.document["totals"]["bytes"])
     except (KeyError, TypeError, ValueError) as exc:
         raise ArchiveError("the archive does not say how much is in it") from exc
+
+
+def _settings(first: Item, instance: Instance) -> dict[str, int | float]:
+    """What the target takes over of the settings of the source: those that it has not its own.
+    By the defaults of another machine, the trash and versions that come in might be cleaned."""
+    found = {name: first.document.get(name) for name in SETTINGS}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, int | float)
+        and 0 <= value < 2**53
+        and getattr(instance, name) is None
+    }
 
 
 @contextlib.asynccontextmanager
@@ -206,7 +228,10 @@ class InstanceSource:
                 yield instance_item(index, instance, identity, "")
                 for item in tree_items(index, objects):
                     yield item
-                for document in await side_objects(objects):
-                    yield side_item(objects, document)
+                listed = folder / "side.jsonl"
+                apps = Apps(self._store, self._caller, instance)
+                await side.write_list(index, objects, apps, listed)
+                for item in side.listed(objects, listed):
+                    yield item
         finally:
             shutil.rmtree(folder, ignore_errors=True)

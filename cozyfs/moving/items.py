@@ -20,7 +20,8 @@ class Kind(Enum):
     SPECIAL = "special"  # a symbolic link, fifo, socket or device
     FILE = "file"
     VERSION = "version"
-    OBJECT = "object"  # a thumbnail, the avatar
+    APP = "app"  # the document of one that is installed
+    OBJECT = "object"  # a thumbnail, an image of a note, the avatar
 
 
 class Content(Protocol):
@@ -63,7 +64,11 @@ class StoredContent:
                 objects.store.get, objects.bucket, self.key, start, stop
             )
         except ObjectNotFound as exc:
-            raise ObjectNotFound(f"the content of {self.path} is not in the store") from exc
+            raise ObjectNotFound(
+                f"the content of {self.path} is not in the store (see cozyfs fsck)"
+            ) from exc
         if len(data) != stop - start:
-            raise CorruptObject(f"the content of {self.path} is shorter than the tree says")
+            raise CorruptObject(
+                f"the content of {self.path} is shorter than the tree says (see cozyfs fsck)"
+            )
         return data

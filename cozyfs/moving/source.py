@@ -2,8 +2,8 @@
 
 The tree is an index of our own, a moment of the journal that nothing changes, so the same items
 come in the same order as often as they are asked for: directories, each after its parent, then the
-other files by path, each followed by its versions. Thumbnails and the avatar are not in the tree:
-they are listed once, and that list is the caller's to keep.
+other files by path, each followed by its versions. What is not in the tree is in
+`cozyfs.moving.side`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING, Any
 
-import trio
-
-from cozyfs.errors import InstanceError, JournalDamaged, ObjectNotFound
+from cozyfs.errors import InstanceError, JournalDamaged
 from cozyfs.index import Index
 from cozyfs.journal import JournalObjects, restore
 from cozyfs.moving.documents import (
@@ -36,11 +34,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of the archive, in its ``instance.json``."""
 
-PAGE = 256
-HEADS_AT_ONCE = 8
+SETTINGS = ("max_versions", "version_delay_s", "trash_age_s")
+"""Fields of an instance's record that decide what of it is kept, and so move with it."""
 
-SIDE_PREFIXES = ("avatar", "thumbs/")
-"""Names in an instance's part of its bucket that hold what is not in the tree."""
+PAGE = 256
 
 
 async def restored_tree(instance: Instance, store: Store, path: Path) -> None:
@@ -69,6 +66,7 @@ def instance_item(index: Index, instance: Instance, export_id: str, exported_at:
         "org": instance.org,
         "context": instance.context,
         "quota": instance.quota,
+        **{name: getattr(instance, name) for name in SETTINGS},
         "instance_created_at": instance.created_at,
         "totals": {
             "files": usage.files,
@@ -139,51 +137,3 @@ def _entries(index: Index, directory: Ino) -> Iterator[tuple[bytes, Inode]]:
     while page := index.children(directory, after, PAGE):
         yield from page
         after = page[-1][0]
-
-
-# ---- beside the tree
-
-
-async def side_objects(objects: Objects) -> list[dict[str, Any]]:
-    """What the bucket has of the instance beside contents: documents, by name."""
-    store, bucket, prefix = objects.store, objects.bucket, f"{objects.db_prefix}/"
-
-    def names() -> list[str]:
-        return [
-            info.key.removeprefix(prefix)
-            for start in SIDE_PREFIXES
-            for info in store.list(bucket, prefix + start)
-            if (start.endswith("/") or info.key == prefix + start)
-            # Some servers list a folder as an empty object.
-            and not info.key.endswith("/")
-        ]
-
-    found: dict[str, dict[str, Any]] = {}
-    limit = trio.CapacityLimiter(HEADS_AT_ONCE)
-
-    async def look(name: str) -> None:
-        async with limit:
-            try:
-                info = await objects.caller.store(store.head, bucket, prefix + name)
-            except ObjectNotFound:
-                return  # it went meanwhile
-        found[name] = {
-            "name": name,
-            "size": str(info.size),
-            "content_type": info.content_type or "application/octet-stream",
-            "metadata": dict(info.metadata),
-        }
-
-    listed = await objects.caller.store(names)
-    for start in range(0, len(listed), PAGE):
-        async with trio.open_nursery() as nursery:
-            for name in listed[start : start + PAGE]:
-                nursery.start_soon(look, name)
-    return [found[name] for name in listed if name in found]
-
-
-def side_item(objects: Objects, document: dict[str, Any]) -> Item:
-    """The item of one of :func:`side_objects`."""
-    name, size = document["name"], int(document["size"])
-    content = StoredContent(objects, f"{objects.db_prefix}/{name}", size, size, name)
-    return Item(Kind.OBJECT, document, content, name)

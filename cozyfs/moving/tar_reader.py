@@ -33,6 +33,8 @@ _KINDS = {
     "io.cozy.files.versions": Kind.VERSION,
     "cozyfs.entries": Kind.SPECIAL,
     "cozyfs.objects": Kind.OBJECT,
+    "io.cozy.apps": Kind.APP,
+    "io.cozy.konnectors": Kind.APP,
 }
 
 
@@ -46,6 +48,7 @@ class TarReader:
         self._file = file
         self._caller = caller
         self._name = name
+        self._unpacked: gzip.GzipFile
         self._tar: tarfile.TarFile | None = None
         self._ahead: tarfile.TarInfo | None = None
         self._ended = False
@@ -69,14 +72,16 @@ class TarReader:
     def _next(self) -> Item | None:
         with damage_told(self._name):
             if self._tar is None:
-                unpacked = gzip.GzipFile(fileobj=self._file, mode="rb")
+                self._unpacked = gzip.GzipFile(fileobj=self._file, mode="rb")
                 self._tar = tarfile.open(  # noqa: SIM115 - lives as long as the reader
-                    fileobj=unpacked, mode="r|", encoding="utf-8", errors="strict"
+                    fileobj=self._unpacked, mode="r|", encoding="utf-8", errors="strict"
                 )
             member = self._member()
             if member is None:
                 raise EOFError
             if member.name == archive.END:
+                while self._unpacked.read(FETCH):
+                    pass  # the checksum of the last documents comes after them
                 return None
             return self._item(member)
 

@@ -1,7 +1,8 @@
 """Items from the parts of a Cozy server's export: zips, one after the other.
 
 A part has documents under ``My Cozy/Data/`` and contents under ``My Cozy/Files/``; directories are
-in the first. A content is found by its name, which follows from its document: the server skips
+in the first. Documents of other types are counted, for people to be told: nothing here has a place
+for them. A content is found by its name, which follows from its document: the server skips
 contents that it cannot read, so what comes next may be another file's.
 """
 
@@ -9,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections import Counter
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from cozyfs.errors import ArchiveError
 from cozyfs.moving.contents import content_of, damage_told
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from cozyfs.moving.items import Content
     from cozyfs.threads import Caller
 
+_DATA = "Data/"
 _DOCUMENTS = "Data/io.cozy.files/"
 _VERSIONS = "Data/io.cozy.files.versions/"
 _CONTENTS = "Files/"
@@ -58,20 +62,30 @@ class ZipReader:
     def _survey(self) -> dict[str, Any]:
         """What there is in all parts, and which export they are of."""
         totals = {"files": 0, "versions": 0, "bytes": 0}
+        others: Counter[str] = Counter()
         identity = hashlib.sha256()
         for number, path in enumerate(self._paths):
             part = _Part(path)
             with part.zip:
                 for info in part.zip.infolist():
-                    if info.filename.startswith(part.top + _CONTENTS):
+                    inner = info.filename.removeprefix(part.top)
+                    if inner.startswith(_CONTENTS):
                         totals["bytes"] += info.file_size
-                    elif info.filename.startswith(part.top + _VERSIONS):
+                    elif inner.startswith(_VERSIONS):
                         totals["versions"] += 1
+                    elif (doctype := _other_doctype(inner)) is not None:
+                        others[doctype] += 1
                 if number == 0:
                     if f"{part.top}Data/instance.json" not in part.names:
                         raise ArchiveError(f"{path} is not the first part of a Cozy's export")
                     identity.update(part.read(f"{part.top}Data/instance.json"))
-        return {"format": 0, "id": identity.hexdigest()[:32], "domain": "", "totals": totals}
+        return {
+            "format": 0,
+            "id": identity.hexdigest()[:32],
+            "domain": "",
+            "totals": totals,
+            "left_out": dict(sorted(others.items())),
+        }
 
     def _item(self, part: _Part, number: int, name: str) -> Item | None:
         inner = name.removeprefix(part.top)
@@ -99,6 +113,16 @@ class ZipReader:
         path = f"{above}/{document.get('name')}"
         wanted = f"{part.top}{_CONTENTS}{path[1:]}"
         return Item(Kind.FILE, document, part.content(number, wanted, self._caller), path)
+
+
+def _other_doctype(inner: str) -> str | None:
+    """Of a document that is not of the files, or None."""
+    if not (inner.startswith(_DATA) and inner.endswith(".json")):
+        return None
+    doctype, slash, _ = inner.removeprefix(_DATA).partition("/")
+    if not slash or f"{_DATA}{doctype}/" in (_DOCUMENTS, _VERSIONS):
+        return None
+    return unquote(doctype)
 
 
 class _Part:

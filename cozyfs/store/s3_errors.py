@@ -62,6 +62,7 @@ _TOO_LARGE = "the object is too large for the S3 server"
 _BY_CODE: dict[str, tuple[type[StoreError], str]] = {
     "NoSuchKey": (ObjectNotFound, "the object is not in the storage"),
     "NoSuchVersion": (ObjectNotFound, "the object is not in the storage"),
+    "NoSuchUpload": (ObjectNotFound, "the upload is unknown"),
     "NoSuchBucket": (BucketNotFound, "the bucket is not in the storage"),
     "AccessDenied": (AccessDenied, "the S3 access key lacks the right to do this"),
     "AllAccessDisabled": (AccessDenied, "the S3 account is disabled"),

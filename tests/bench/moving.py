@@ -1,10 +1,10 @@
 """How long moving an instance takes, and how much memory: python tests/bench/moving.py
 
 By default an instance of 4 GiB in one file of 3 GiB, four of 128 MiB and 512 of 1 MiB; --files N
-makes one of N small files with versions, thumbnails, links and attributes instead. It is exported
-from S3 (juicefs's server), imported into a folder, and exported again; the commands are processes
-of their own, whose largest resident memory the kernel counts. Contents repeat one random MiB with
-a number in it: they cost the disk what they are, gzip cannot make them smaller.
+makes one of N small files with versions, four thumbnails each, links and attributes instead. It is
+exported from S3 (juicefs's server), imported into a folder, and exported again; the commands are
+processes of their own, whose largest resident memory the kernel counts. Contents repeat one random
+MiB with a number in it: they cost the disk what they are, gzip cannot make them smaller.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import trio
@@ -30,11 +31,12 @@ from cozyfs import instances  # noqa: E402
 from cozyfs.config import parse_fs_url  # noqa: E402
 from cozyfs.index import TrashItem  # noqa: E402
 from cozyfs.store import open_store  # noqa: E402
-from cozyfs.store.keys import new_internal_id  # noqa: E402
+from cozyfs.store.keys import new_internal_id, thumb_name  # noqa: E402
 from cozyfs.values import ROOT_INO, TRASH_INO, Content  # noqa: E402
 
 MIB = 1 << 20
 BLOCK = os.urandom(MIB)
+THUMBNAILS = {"tiny": 2_000, "small": 8_000, "medium": 16_000, "large": 32_000}
 
 
 def large(filler):
@@ -70,6 +72,15 @@ def big_file(filler, folder, name, size):
 
 def small(count):
     def make(filler):
+        prefix, bucket, store = filler.objects.db_prefix, filler.objects.bucket, filler.store
+        thumbs = []
+
+        def put(name):
+            for form, size in THUMBNAILS.items():
+                body, metadata = os.urandom(size), {"file-md5": "0" * 32}
+                key = f"{name}-{form}"
+                store.put(bucket, key, body, content_type="image/jpeg", metadata=metadata)
+
         filler.everything()
         for number in range(count - 10):
             if number % 100 == 0:
@@ -81,11 +92,12 @@ def small(count):
                 filler.index.set_xattr(ino, b"user.n", b"%d" % number, now_ns=filler.tick())
             if number % 11 == 0:
                 filler.index.link(ino, folder, f"l{number}".encode(), filler.tick())
-            if number % 10 == 0:
-                filler.side(ino)
+            thumbs.append(f"{prefix}/thumbs/{thumb_name(filler.index.get(ino).doc_id)}")
             if number % 50 == 0:
                 thrown = filler.file(TRASH_INO, f"t{number}".encode(), b"thrown")
                 filler.index.remember_trashed(TrashItem(thrown, filler.tick(), b"/", b"name"))
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(put, thumbs))
 
     return make
 

@@ -5,10 +5,14 @@ import sys
 
 import pytest
 import trio
+from failing_store import FailingStore
 from moving_world import entries, fill
+from test_cozy_parts import ROOT, Parts
 
 from cozyfs import instances
+from cozyfs import store as cozyfs_store
 from cozyfs.cli import run
+from cozyfs.errors import AccessDenied
 from cozyfs.store import LocalStore
 
 from .conftest import is_one_line
@@ -34,6 +38,12 @@ def archive(cozyfs, full, tmp_path):
     return path
 
 
+LACKS = (
+    f"cozyfs: the store lacks the files of drive 1.2.3:"
+    f" cozyfs apps install {BOB} drive registry://drive\n"
+)
+
+
 def exported(cozyfs, tmp_path, domain, *options):
     path = tmp_path / f"{domain}.again.tgz"
     assert cozyfs("instances", "export", domain, "-o", path, *options).code == 0
@@ -42,7 +52,7 @@ def exported(cozyfs, tmp_path, domain, *options):
 
 def test_an_archive_fills_another_instance(cozyfs, archive, tmp_path):
     done = cozyfs("instances", "import", BOB, archive)
-    assert (done.code, done.err) == (0, "imported 10 files, 2 versions\n")
+    assert (done.code, done.err) == (0, LACKS + "imported 10 files, 2 versions\n")
     assert exported(cozyfs, tmp_path, BOB) == entries(archive)
 
 
@@ -91,6 +101,54 @@ def test_a_copy_on_one_store_and_one_to_another(cozyfs, archive, tmp_path):
     assert copied.json()["problems"] == []
     again = exported(cozyfs, tmp_path, "carol.example.com", "--fs-url", other)
     assert again == entries(archive)
+
+
+def test_documents_without_a_place_here_are_told(cozyfs, tmp_path):
+    cozyfs("instances", "add", BOB)
+    parts = Parts(tmp_path).begin()
+    parts.add("Data/io.cozy.contacts/a.json", "{}")
+    parts.file("one", "one", ROOT, "/one", b"1")
+    parts.end()
+    done = cozyfs("instances", "import", BOB, *parts.paths)
+    told = "documents without a place here: 1 of io.cozy.apps, 1 of io.cozy.contacts"
+    assert (done.code, done.err) == (0, f"cozyfs: {told}\nimported 1 files, 0 versions\n")
+    again = cozyfs("instances", "destroy", "--yes", BOB)
+    assert again.code == 0
+    cozyfs("instances", "add", BOB)
+    done = cozyfs("instances", "import", BOB, "--json", *parts.paths)
+    assert done.json()["left_out"] == {"io.cozy.apps": 1, "io.cozy.contacts": 1}
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize(
+    ("call", "nth", "args"),
+    [
+        ("get", 10, ["export", ALICE, "-o", "OUT"]),
+        ("upload_part", 1, ["export", ALICE]),
+        ("complete_multipart", 1, ["export", ALICE]),
+        ("list", 1, ["export", ALICE, "-o", "OUT"]),
+        ("copy", 5, ["copy", ALICE, BOB]),
+        ("put", 4, ["copy", ALICE, BOB]),
+    ],
+)
+def test_an_error_of_the_store_is_told_in_its_words_and_what_was_cut_is_run_again(
+    cozyfs, tmp_path, monkeypatch, call, nth, args
+):
+    open_store, words = cozyfs_store.open_store, "the S3 server refused access"
+
+    def failing(*args, **kwargs):
+        store = FailingStore(open_store(*args, **kwargs))
+        store.fail(call, nth=nth, times=float("inf"), error=AccessDenied(words))
+        return store
+
+    args = [tmp_path / "out.tgz" if arg == "OUT" else arg for arg in args]
+    with monkeypatch.context() as patch:
+        patch.setattr(cozyfs_store, "open_store", failing)
+        done = cozyfs("instances", *args)
+    assert done.code == 1
+    assert done.err.startswith(f"cozyfs: {words}")
+    assert is_one_line(done.err)
+    assert cozyfs("instances", *args, *(["--force-lease"] if args[0] == "copy" else [])).code == 0
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,18 @@ import tarfile
 import trio
 
 from cozyfs import tree
+from cozyfs.checking import check_tree
 from cozyfs.index import TrashItem, Version
 from cozyfs.moving.exporting import Destination, export
 from cozyfs.moving.into import import_into
 from cozyfs.moving.tar_reader import TarReader
 from cozyfs.nurseries import background_tasks
 from cozyfs.state import InstanceState
-from cozyfs.store.keys import new_doc_id, new_internal_id
+from cozyfs.store.keys import new_doc_id, new_internal_id, thumb_name
 from cozyfs.threads import Caller
 from cozyfs.values import ROOT_INO, TRASH_INO, AttributeChanges, Content
 from cozyfs.vfs import extents
+from cozyfs.vfs.fsck import Options, Progress
 from cozyfs.vfs.objects import Objects
 
 T0 = 1_700_000_000_123_456_789
@@ -190,13 +192,21 @@ class Filler:
         index.remember_trashed(TrashItem(alone, self.tick(), b"/", b"note"))
         index.set_attributes(ROOT_INO, AttributeChanges(mtime_ns=T0 - 1), T0 - 2)
         self.side(versioned)
+        self.app("drive")
 
     def side(self, ino):
         bucket, prefix = self.objects.bucket, self.objects.db_prefix
         doc_id = self.index.get(ino).doc_id
-        key = f"{prefix}/thumbs/{doc_id}-tiny"
+        thumbs = f"{prefix}/thumbs/{thumb_name(doc_id)}"
         metadata = {"file-md5": "0" * 32}
-        self.store.put(bucket, key, b"jpeg", content_type="image/jpeg", metadata=metadata)
+        for form, data in (("tiny", b"jpeg"), ("large", b"a large jpeg" * 100)):
+            key = f"{thumbs}-{form}"
+            self.store.put(bucket, key, data, content_type="image/jpeg", metadata=metadata)
+        # A marker that none can be made, and an image of a note.
+        kind = "application/octet-stream"
+        self.store.put(bucket, f"{thumbs}-small", b"", content_type=kind)
+        image = f"{thumbs}/0198a1b2-0000-7000-8000-000000000000-original"
+        self.store.put(bucket, image, b"png", content_type="image/png")
         self.store.put(
             bucket,
             f"{prefix}/avatar",
@@ -204,6 +214,12 @@ class Filler:
             content_type="image/png",
             metadata={"created-at": "2026-01-02T03:04:05Z"},
         )
+
+    def app(self, slug):
+        document = {"slug": slug, "source": "registry://drive", "version": "1.2.3"}
+        document |= {"state": "ready", "created_at": "2026-01-02T03:04:05Z"}
+        key = f"{self.objects.db_prefix}/.cozyfs/apps/{slug}.json"
+        self.store.put(self.objects.bucket, key, json.dumps(document).encode())
 
 
 async def fill(store, instance, folder, what=Filler.everything):
@@ -249,6 +265,19 @@ def rewritten(path, target, change):
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return target
+
+
+async def fsck(store, instance, folder):
+    """What a check of all bytes finds."""
+    found = []
+
+    async def tell(finding):
+        found.append(finding.to_json())
+
+    with state_of(folder, instance, store) as state:
+        options = Options(deep=True)
+        await check_tree(instance, store, state, options, tell, Progress())
+    return found
 
 
 def keys(store, instance):

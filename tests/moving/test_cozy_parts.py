@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 import trio
-from moving_world import caller, import_source, writing
+from moving_world import caller, fsck, import_source, writing
 
 from cozyfs.errors import ArchiveError, InstanceError
 from cozyfs.moving.zip_reader import ZipReader
@@ -123,6 +123,53 @@ async def test_all_parts_become_the_instance(store, bob, tmp_path, parts):
             assert version.created_ns == parse_time("2024-06-01T00:00:00Z")
             assert stat.S_IMODE(index.resolve(b"/run").mode) == 0o755
             assert index.document(index.resolve("/Été".encode()).ino) == {"tags": ["a"]}
+
+
+async def test_documents_of_other_types_are_counted(store, bob, tmp_path, parts):
+    for number in range(3):
+        parts.add(f"Data/io.cozy.contacts/{number}.json", "{}")
+    parts.add("Data/io.cozy.notes.images/note/uuid.json", "{}")
+    parts.add("Data/io.cozy.notes.steps/note/0001.json", "{}")
+    parts.add("Data/com.bitwarden%2Fciphers/a.json", "not even JSON")
+    parts.file("one", "one", ROOT, "/one", b"1")
+    parts.add("Data/io.cozy.sharings/one.json", "{}")
+    parts.end()
+    parts.begin()
+    parts.add("Data/io.cozy.contacts/in the second part.json", "{}")
+    parts.file("two", "two", ROOT, "/two", b"2")
+    parts.end()
+
+    report = await bring_in(store, bob, tmp_path / "b", parts)
+
+    assert (report.files, report.problems) == (2, [])
+    assert report.left_out == {
+        "com.bitwarden/ciphers": 1,
+        "io.cozy.apps": 1,
+        "io.cozy.contacts": 4,
+        "io.cozy.notes.images": 1,
+        "io.cozy.notes.steps": 1,
+        "io.cozy.sharings": 1,
+    }
+
+
+async def test_what_a_cozy_has_comes_in_sound(store, bob, tmp_path, parts):
+    """Also what the server does not keep in order: no former place in the trash, no content in
+    an empty file, a version of what has none."""
+    parts.file("one", "one", TRASH, "/.cozy_trash/one", b"1", trashed=True)
+    parts.directory("gone", "gone", TRASH, "/.cozy_trash/gone")
+    parts.file("two", "two", "gone", "/.cozy_trash/gone/two", b"", trashed=True)
+    parts.version("two", "AbCdEfGhIjKlMnOq", b"before")
+    parts.version("one", "AbCdEfGhIjKlMnOr", b"")
+    parts.end()
+
+    report = await bring_in(store, bob, tmp_path / "b", parts)
+
+    assert (report.files, report.versions, report.problems) == (2, 2, [])
+    with trio.fail_after(20):
+        assert await fsck(store, bob, tmp_path / "b") == []
+        async with writing(store, bob, tmp_path / "b") as index:
+            item = index.trash_item(index.lookup(TRASH_INO, b"one").ino)
+            assert (item.restore_path, item.name) == (b"/", b"one")
 
 
 async def test_what_was_in_the_trash_can_be_restored(store, bob, tmp_path, parts):

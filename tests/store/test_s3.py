@@ -69,6 +69,7 @@ def completed(whole):
     ("answer", "expected"),
     [
         (error(404, "NoSuchKey"), ObjectNotFound),
+        (error(404, "NoSuchUpload"), ObjectNotFound),
         (error(404, "NoSuchBucket"), ObjectNotFound),
         (error(403, "AccessDenied"), AccessDenied),
         (error(403, "InvalidAccessKeyId"), AccessDenied),
