@@ -123,25 +123,32 @@ class _HTTPSPool(HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
-def http_pool(*, parallel: int, tls: TlsOptions, read_timeout_s: float) -> urllib3.PoolManager:
+def http_pool(
+    *, secure: bool, parallel: int, tls: TlsOptions, read_timeout_s: float
+) -> urllib3.PoolManager:
     """Connections: as many as calls may run at once, no retries, redirects never followed."""
+    _check_files(tls)
     pool = urllib3.PoolManager(
         timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s),
         maxsize=parallel,
         retries=False,
         blocksize=BLOCK_SIZE,
-        ssl_context=_ssl_context(tls),
+        # Reading the authorities takes a tenth of a mount's start: not where nobody is asked.
+        ssl_context=_ssl_context(tls) if secure else None,
         cert_reqs="CERT_NONE" if tls.insecure_skip_validation else "CERT_REQUIRED",
     )
     pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
     return pool
 
 
-def _ssl_context(tls: TlsOptions) -> ssl.SSLContext:
-    """Trusts ``root_ca`` alone where given, else the system's authorities and certifi's."""
+def _check_files(tls: TlsOptions) -> None:
     for path in (tls.root_ca, tls.client_cert, tls.client_key):
         if path is not None and not Path(path).is_file():
             raise UsageError(f"{path}: no such file (named in the fs section)")
+
+
+def _ssl_context(tls: TlsOptions) -> ssl.SSLContext:
+    """Trusts ``root_ca`` alone where given, else the system's authorities and certifi's."""
     try:
         context = ssl.create_default_context(cafile=tls.root_ca)
         if tls.root_ca is None:
@@ -217,7 +224,12 @@ class Client(minio.Minio):
         tls: TlsOptions | None = None,
     ) -> None:
         on_aws = ".amazonaws.com" in f"{endpoint.partition(':')[0]}.".lower()
-        pool = http_pool(parallel=parallel, tls=tls or TlsOptions(), read_timeout_s=read_timeout_s)
+        pool = http_pool(
+            secure=secure,
+            parallel=parallel,
+            tls=tls or TlsOptions(),
+            read_timeout_s=read_timeout_s,
+        )
         try:
             super().__init__(
                 endpoint,
