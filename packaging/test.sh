@@ -3,6 +3,9 @@
 #
 #   packaging/test.sh [PYTEST ARGUMENT...]
 #
+# The tests run in WORKERS processes at once, more than a small machine has processors, since
+# most of them wait; each has S3 servers of its own, and the tests of a file stay together, as
+# they share mounts. "-n 0" is one after the other in one process, as "pytest" alone does it.
 # Ends with pytest's closing line; the exit code is 0 only when every check passed.
 set -eu
 . "$(dirname -- "$0")/setup.sh"
@@ -12,6 +15,7 @@ cd "$project"
 PATH=$venv/bin:$PATH
 export PATH
 
+WORKERS=3
 failed=0
 check() {
     check_log=$(mktemp)
@@ -25,5 +29,6 @@ check() {
 check ruff format --check .
 check ruff check .
 check mypy
-pytest -q "$@" || failed=1
+# In the order of their names: what takes long comes first, and no worker waits for another.
+pytest -q -n $WORKERS --dist loadfile --no-loadscope-reorder "$@" || failed=1
 exit $failed
