@@ -14,7 +14,6 @@ import http.client
 import logging
 import ssl
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +38,7 @@ from urllib3.exceptions import HTTPError
 
 from cozyfs.errors import AccessDenied, StoreUnavailable, UsageError
 from cozyfs.store.s3_errors import from_answer, from_transport
+from cozyfs.store.s3_options import READ_TIMEOUT_S, TlsOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
-READ_TIMEOUT_S = 60.0
 SEND_TIMEOUT_S = 60.0
 """For each block sent, not for the whole body."""
 
@@ -57,16 +56,6 @@ BLOCK_SIZE = 256 << 10
 """Bytes handed to the socket at once; also the unit that SEND_TIMEOUT_S bounds."""
 
 _EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-
-
-@dataclass(frozen=True, slots=True)
-class TlsOptions:
-    """The ``fs.*`` keys about TLS: paths of PEM files, and whether to trust anyone."""
-
-    root_ca: str | None = None
-    client_cert: str | None = None
-    client_key: str | None = None
-    insecure_skip_validation: bool = False
 
 
 if TYPE_CHECKING:  # what _Sending is mixed into, twice
