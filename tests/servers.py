@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 USER = "cozyfs-test"
 PASSWORD = "cozyfs-test-secret/+&"
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 PORTS = range(15_000, 30_000)
 DOCKER_TIMEOUT_S = 1
 """An engine answers at once, or it is as good as none: every run of the tests waits for this."""
