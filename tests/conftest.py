@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
 import pytest
 import servers
 
 from cozyfs.config import parse_fs_url
 from cozyfs.store import LocalStore, open_store
+
+# Without kept bytecode each of the hundreds of mounts would compile all of cozyfs once more:
+# twice the work of a start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session")

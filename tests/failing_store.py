@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from cozyfs.errors import StoreUnavailable
 
-GATE_TIMEOUT_S = 20.0
+GATE_TIMEOUT_S = 60.0
 
 CALLS = frozenset(
     [

@@ -14,6 +14,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from servers import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -79,7 +81,7 @@ class FaultProxy:
         self.requests: list[str] = []
         self.faults = 0
         self._awake = threading.Event()
-        self._port = 0
+        self._port = free_port()
         self.restore()
         self.host = f"127.0.0.1:{self._port}"
 
@@ -103,7 +105,6 @@ class FaultProxy:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self._port))
         listener.listen(128)
-        self._port = listener.getsockname()[1]
         with self._lock:
             self._listener = listener
         self._start(self._accept, listener)

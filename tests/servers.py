@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 USER = "cozyfs-test"
 PASSWORD = "cozyfs-test-secret/+&"
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
+PORTS = range(15_000, 30_000)
 DOCKER_TIMEOUT_S = 1
 """An engine answers at once, or it is as good as none: every run of the tests waits for this."""
 
@@ -78,9 +79,13 @@ class Server:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One below those that the kernel gives to connections (net.ipv4.ip_local_port_range): none
+    takes it before a server listens there, nor while that pauses."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def binary(name: str) -> str:

@@ -20,8 +20,7 @@ from cozyfs.store.base import (
 from cozyfs.store.body import BytesBody, FileBody, PiecesBody, md5_of
 from cozyfs.store.local import LocalStore
 from cozyfs.store.multipart import composite_etag, part_size_at
-from cozyfs.store.s3 import S3Store
-from cozyfs.store.s3_client import READ_TIMEOUT_S, TlsOptions
+from cozyfs.store.s3_options import READ_TIMEOUT_S, TlsOptions
 from cozyfs.store.url import FsUrl, Settings, parse_fs_url
 
 __all__ = [
@@ -37,7 +36,6 @@ __all__ = [
     "ObjectInfo",
     "PendingUpload",
     "PiecesBody",
-    "S3Store",
     "Settings",
     "Store",
     "TlsOptions",
@@ -62,6 +60,8 @@ def open_store(
     url = settings.url
     if url.path:
         return LocalStore(url.path)
+    from cozyfs.store.s3 import S3Store  # only where it is needed, see s3_options
+
     return S3Store(
         url.host,
         access_key=url.access_key,

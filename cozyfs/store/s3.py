@@ -36,9 +36,10 @@ from cozyfs.store.s3_checks import (
     raise_delete_failure,
     wanted_range,
 )
-from cozyfs.store.s3_client import BLOCK_SIZE, READ_TIMEOUT_S, Client, TlsOptions
+from cozyfs.store.s3_client import BLOCK_SIZE, Client
 from cozyfs.store.s3_conditions import Conditions
 from cozyfs.store.s3_errors import code_of
+from cozyfs.store.s3_options import READ_TIMEOUT_S, TlsOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -14,7 +14,6 @@ import http.client
 import logging
 import ssl
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +38,7 @@ from urllib3.exceptions import HTTPError
 
 from cozyfs.errors import AccessDenied, StoreUnavailable, UsageError
 from cozyfs.store.s3_errors import from_answer, from_transport
+from cozyfs.store.s3_options import READ_TIMEOUT_S, TlsOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
-READ_TIMEOUT_S = 60.0
 SEND_TIMEOUT_S = 60.0
 """For each block sent, not for the whole body."""
 
@@ -57,16 +56,6 @@ BLOCK_SIZE = 256 << 10
 """Bytes handed to the socket at once; also the unit that SEND_TIMEOUT_S bounds."""
 
 _EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-
-
-@dataclass(frozen=True, slots=True)
-class TlsOptions:
-    """The ``fs.*`` keys about TLS: paths of PEM files, and whether to trust anyone."""
-
-    root_ca: str | None = None
-    client_cert: str | None = None
-    client_key: str | None = None
-    insecure_skip_validation: bool = False
 
 
 if TYPE_CHECKING:  # what _Sending is mixed into, twice
@@ -123,25 +112,32 @@ class _HTTPSPool(HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
-def http_pool(*, parallel: int, tls: TlsOptions, read_timeout_s: float) -> urllib3.PoolManager:
+def http_pool(
+    *, secure: bool, parallel: int, tls: TlsOptions, read_timeout_s: float
+) -> urllib3.PoolManager:
     """Connections: as many as calls may run at once, no retries, redirects never followed."""
+    _check_files(tls)
     pool = urllib3.PoolManager(
         timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s),
         maxsize=parallel,
         retries=False,
         blocksize=BLOCK_SIZE,
-        ssl_context=_ssl_context(tls),
+        # Reading the authorities takes a tenth of a mount's start: not where nobody is asked.
+        ssl_context=_ssl_context(tls) if secure else None,
         cert_reqs="CERT_NONE" if tls.insecure_skip_validation else "CERT_REQUIRED",
     )
     pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
     return pool
 
 
-def _ssl_context(tls: TlsOptions) -> ssl.SSLContext:
-    """Trusts ``root_ca`` alone where given, else the system's authorities and certifi's."""
+def _check_files(tls: TlsOptions) -> None:
     for path in (tls.root_ca, tls.client_cert, tls.client_key):
         if path is not None and not Path(path).is_file():
             raise UsageError(f"{path}: no such file (named in the fs section)")
+
+
+def _ssl_context(tls: TlsOptions) -> ssl.SSLContext:
+    """Trusts ``root_ca`` alone where given, else the system's authorities and certifi's."""
     try:
         context = ssl.create_default_context(cafile=tls.root_ca)
         if tls.root_ca is None:
@@ -217,7 +213,12 @@ class Client(minio.Minio):
         tls: TlsOptions | None = None,
     ) -> None:
         on_aws = ".amazonaws.com" in f"{endpoint.partition(':')[0]}.".lower()
-        pool = http_pool(parallel=parallel, tls=tls or TlsOptions(), read_timeout_s=read_timeout_s)
+        pool = http_pool(
+            secure=secure,
+            parallel=parallel,
+            tls=tls or TlsOptions(),
+            read_timeout_s=read_timeout_s,
+        )
         try:
             super().__init__(
                 endpoint,

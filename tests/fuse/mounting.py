@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 DOMAIN = "alice.example.com"
 
-TIMEOUT_S = 30.0
-"""For a command: those of the tests take a second or two."""
+TIMEOUT_S = 90.0
+"""For a command, or for a mount to be ready: a second or two, but on a busy machine far more."""
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
@@ -123,7 +123,7 @@ def python(script: str, *args: object, timeout_s: float = TIMEOUT_S) -> str:
     return run(sys.executable, "-c", script, *args, timeout_s=timeout_s).check().out
 
 
-def eventually(condition, timeout_s: float = 20.0, pause_s: float = 0.05) -> None:
+def eventually(condition, timeout_s: float = TIMEOUT_S, pause_s: float = 0.05) -> None:
     """Wait until *condition* is true, a look at something outside of this process."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -251,7 +251,7 @@ class Mount:
                 )
             self._await(ready, background)
         if background:
-            assert self._process.wait(10) == 0, self.log
+            assert self._process.wait(TIMEOUT_S) == 0, self.log
 
     def _await(self, ready: socket.socket, background: bool) -> None:
         assert self._process is not None
@@ -316,7 +316,7 @@ class Mount:
         if self._pid_fd >= 0 and not self.ended:
             with contextlib.suppress(ProcessLookupError):
                 self.signal(signal.SIGTERM)
-            if not _has_ended(self._pid_fd, 15):
+            if not _has_ended(self._pid_fd, TIMEOUT_S):
                 problems.append(f"{self.path.name}: had to be killed\n{self.log}")
                 self.signal(signal.SIGKILL)
                 _has_ended(self._pid_fd, 10)

@@ -326,6 +326,7 @@ def test_a_file_of_this_machine_becomes_a_version(place, view, versions, outside
     assert sh('cat "$1/f"', place) == "long ago"
 
 
+@pytest.mark.parametrize("store", ["file"], indirect=True)  # none of them gets as far as that
 @pytest.mark.parametrize(
     ("args", "code"),
     [

@@ -14,7 +14,12 @@ import time
 import pytest
 from mounting import Child, eventually, run, sh
 from operator_work import Bucket
-from sharing_world import OVERTAKEN, follow, refused, shows
+from sharing_world import LEASE_S, OVERTAKEN, follow, refused, shows
+
+from cozyfs.journal.lease import GRACE_S
+
+WAITING = "waiting up to"
+"""What a mount says that does not get the lease at once: whatever the machine is busy with."""
 
 FILL = 'cd "$1"; mkdir -p d/e; for i in 1 2 3; do echo $i > d/e/f$i; done; mv d/e/f3 d/moved'
 LOOK = 'cd "$1"; find . -name .cozy_trash -prune -o -type f -print | sort | xargs grep -H ""'
@@ -41,9 +46,8 @@ def test_a_second_writer_is_refused_and_told_who_writes_and_what_to_do(machines)
 def test_after_an_unmount_the_next_machine_mounts_at_once_and_sees_everything(machines):
     with machines("a").mounted() as mount:
         sh(FILL, mount.path)
-    began = time.monotonic()
     with machines("b").mounted(create=False) as mount:
-        assert time.monotonic() - began < 5
+        assert WAITING not in mount.log
         assert sh(LOOK, mount.path) == FILLED
         sh('cd "$1"; echo b > d/b; rm d/e/f1', mount.path)
     with machines("a").mounted(create=False) as mount:
@@ -58,9 +62,8 @@ def test_a_machine_that_is_lost_is_taken_over_with_all_that_was_acknowledged(mac
     sh('cd "$1"; echo new > d/f; echo more > d/h', mount.path)
     mount.kill()
     shutil.rmtree(first.folder / "state")
-    began = time.monotonic()
     with machines("b").mounted("--force-lease", create=False) as mount:
-        assert time.monotonic() - began < 5
+        assert WAITING not in mount.log
         assert sh(LOOK, mount.path) == "./d/f:new\n./d/g:kept\n./d/h:more\n"
 
 
@@ -71,8 +74,8 @@ def test_without_force_a_lease_that_is_not_renewed_is_waited_for(machines):
     mount.kill()
     began = time.monotonic()
     with machines("b").mounted(create=False) as mount:
-        assert 5 < time.monotonic() - began < 15
-        assert "waiting up to" in mount.log
+        assert time.monotonic() - began > GRACE_S
+        assert f"{WAITING} {LEASE_S + GRACE_S:.0f} s" in mount.log
         assert sh(LOOK, mount.path) == FILLED
 
 
@@ -80,9 +83,8 @@ def test_the_same_state_directory_does_not_wait_for_its_own_lease(machines):
     mount = machines("a").start()
     sh(FILL, mount.path)
     mount.kill()
-    began = time.monotonic()
     with machines("a").mounted(create=False) as mount:
-        assert time.monotonic() - began < 5
+        assert WAITING not in mount.log
         assert sh(LOOK, mount.path) == FILLED
 
 
@@ -113,16 +115,16 @@ def test_machines_whose_clocks_differ_by_minutes(machines, tmp_path, minutes):
     shutil.rmtree(other.folder / "state")
     began = time.monotonic()
     with machines("b").mounted(create=False) as second:
-        assert 5 < time.monotonic() - began < 20
+        assert time.monotonic() - began > GRACE_S
+        assert f"{WAITING} {LEASE_S + GRACE_S:.0f} s" in second.log
         wanted = "./d/e/f1:new\n./d/e/f2:2\n./d/e/f4:4\n./d/moved:3\n"
         assert sh(LOOK, second.path) == wanted
         reader = follow(other)
         sh('cd "$1"; echo 5 > d/e/f5', second.path)
         shows(reader, "cat d/e/f5", "5\n")
         reader.unmount()
-    began = time.monotonic()
     with other.mounted(create=False) as third:
-        assert time.monotonic() - began < 5
+        assert WAITING not in third.log
         assert sh(LOOK, third.path) == wanted.replace("./d/moved", "./d/e/f5:5\n./d/moved")
 
 
@@ -235,8 +237,7 @@ def test_what_an_overtaken_writer_had_not_stored_stays_on_its_machine(machines, 
     new.unmount()
     assert "--state-dir" in refused(first)
     # And that refusal is in nobody's way.
-    began = time.monotonic()
     first.env["COZYFS_STATE_DIR"] = str(tmp_path / "another")
     with first.mounted(create=False) as again:
-        assert time.monotonic() - began < 5
+        assert WAITING not in again.log
         assert sh(LOOK, again.path) == "./b:b\n" + FILLED

@@ -121,7 +121,7 @@ async def test_a_size_that_makes_no_sense_is_none(drive, length):
     ("data", "encoding", "length", "message"),
     [
         (brotli.compress(bytes(9999))[:-2], "br", "9999", "ends too early"),
-        (gzip.compress(bytes(9999))[:-2], "gzip", "9999", "ends too early"),
+        (gzip.compress(bytes(9999), mtime=0)[:-2], "gzip", "9999", "ends too early"),
         (b"\xff no brotli \xff", "br", "9", "not brotli"),
         (b"no gzip", "gzip", "9", "not gzip"),
         (b"", "br", "0", "ends too early"),

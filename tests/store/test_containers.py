@@ -7,6 +7,7 @@ another server then (tests/servers.py).
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import time
 
@@ -34,14 +35,20 @@ def engine():
 
 
 def containers(engine):
-    return {container.id for container in engine.containers.list(all=True)}
+    """Of the whole machine: other tests may start and end some at any time."""
+    return engine.containers.list(all=True, ignore_removed=True)
+
+
+def published(container):
+    """Its ports on this machine."""
+    bindings = [each for of_port in container.ports.values() for each in of_port or ()]
+    return {int(binding["HostPort"]) for binding in bindings}
 
 
 def test_a_container_serves_s3_and_is_gone_afterwards(engine):
-    before = containers(engine)
-
     with servers.minio() as server:
-        [started] = containers(engine) - before
+        port = int(server.base.host.rpartition(":")[2])
+        [started] = [c.id for c in containers(engine) if port in published(c)]
         store = open_store(parse_fs_url(server.url()))
         store.ensure_bucket("a-bucket")
         store.put("a-bucket", "key", b"content")
@@ -49,17 +56,17 @@ def test_a_container_serves_s3_and_is_gone_afterwards(engine):
         store.close()
 
     assert content == b"content"
-    assert started not in containers(engine)
+    assert started not in [container.id for container in containers(engine)]
 
 
 def test_a_container_that_ends_at_once_is_told_with_its_log_and_removed(engine, monkeypatch):
-    monkeypatch.setenv(servers.COMMAND_VARIABLE, "no-such-command")
-    before = containers(engine)
+    command = f"no-such-command-{secrets.token_hex(4)}"
+    monkeypatch.setenv(servers.COMMAND_VARIABLE, command)
 
-    with pytest.raises(Exception, match="no-such-command"), servers.minio():
+    with pytest.raises(Exception, match=command), servers.minio():
         pass
 
-    assert containers(engine) <= before
+    assert command not in str([container.attrs for container in containers(engine)])
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ from cozyfs.errors import (
     StoreUnavailable,
     UsageError,
 )
-from cozyfs.store import MIN_PART_SIZE, S3Store, TlsOptions, composite_etag
+from cozyfs.store import MIN_PART_SIZE, TlsOptions, composite_etag
+from cozyfs.store.s3 import S3Store
 from cozyfs.store.s3_errors import from_transport
 
 
@@ -528,7 +529,8 @@ def test_a_large_body_is_streamed_not_held(s3_url, server, tmp_path):
         digest.update(bytes(1 << 20))
     script = textwrap.dedent(f"""
         import resource
-        from cozyfs.store import FileBody, S3Store
+        from cozyfs.store import FileBody
+        from cozyfs.store.s3 import S3Store
         store = S3Store({server.host!r}, access_key="a", secret_key="s", use_ssl=False)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         body = FileBody({str(tmp_path / "staged")!r})
