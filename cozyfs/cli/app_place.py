@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import click
 
 from cozyfs.cli import stores
-from cozyfs.cli.parameters import instance_options, log_level_option, store_options
+from cozyfs.cli.where import where_options
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     import trio
 
+    from cozyfs.cli.where import Opened, Where
     from cozyfs.side.apps import AppFiles, Documents, Kind
     from cozyfs.store import Store
     from cozyfs.threads import Caller
@@ -53,40 +54,27 @@ def command(
     """A command whose first argument is INSTANCE, and whose function gets a :class:`Place`."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
-        def callback(
-            instance: str,
-            fs_url: str | None,
-            config: Path | None,
-            org: str | None,
-            db_prefix: str | None,
-            log_level: str,
-            **rest: Any,
-        ) -> None:
+        @functools.wraps(function)
+        def callback(instance: str, where: Where, **rest: Any) -> None:
             group = click.get_current_context().parent
             assert group is not None
-            settings = stores.settings(fs_url, config, log_level)
-            with stores.opened(settings) as store:
-                found = stores.find(store, settings, instance, org, db_prefix)
-                place = _place(store, settings.url.bucket_prefix, found, str(group.command.name))
-                function(place, **rest)
+            with where.opened(instance) as at:
+                function(_place(at, str(group.command.name)), **rest)
 
         # The options of the function itself come after the instance, before the common ones.
-        callback.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]  # click's own
-        wrapped: Any = callback
-        for add in (log_level_option("error"), instance_options, store_options):
-            wrapped = add(wrapped)
-        wrapped = click.argument("instance")(wrapped)
-        return click.command(name, help=help_text, short_help=short_help)(wrapped)
+        with_instance = click.argument("instance")(where_options(callback))
+        return click.command(name, help=help_text, short_help=short_help)(with_instance)
 
     return decorate
 
 
-def _place(store: Store, bucket_prefix: str, instance: Instance, name: str) -> Place:
+def _place(at: Opened, name: str) -> Place:
     from cozyfs.side.apps import KINDS
     from cozyfs.threads import Caller
 
     (kind,) = (kind for kind in KINDS if kind.name == name)
-    return Place(store, Caller(parallel=stores.PARALLEL), bucket_prefix, instance, kind)
+    caller = Caller(parallel=stores.PARALLEL)
+    return Place(at.store, caller, at.bucket_prefix, at.instance, kind)
 
 
 def run(function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:

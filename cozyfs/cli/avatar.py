@@ -7,20 +7,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cozyfs.cli import output, stores
+from cozyfs.cli import output
 from cozyfs.cli.parameters import (
     SOURCE,
-    instance_options,
     json_option,
-    log_level_option,
     output_option,
-    store_options,
 )
+from cozyfs.cli.where import where_options
 from cozyfs.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cozyfs.cli.where import Where
     from cozyfs.store import Body
 
 
@@ -39,18 +38,12 @@ def command() -> None:
 @click.argument("domain", metavar="INSTANCE")
 @click.argument("file", type=SOURCE)
 @click.option("--type", "mime", metavar="MIME", help="Its type. [default: what its name says]")
-@store_options
-@instance_options
-@log_level_option("error")
+@where_options
 def set_(
     domain: str,
     file: Path,
     mime: str | None,
-    fs_url: str | None,
-    config: Path | None,
-    org: str | None,
-    db_prefix: str | None,
-    log_level: str,
+    where: Where,
 ) -> None:
     """Make the image FILE the avatar of INSTANCE, in place of the one that it has. `-` reads
     the standard input, and then needs --type. At most 20,000,000 bytes.
@@ -71,10 +64,8 @@ def set_(
     else:
         body = FileBody(file)
     avatar.check_size(body.size)
-    settings = stores.settings(fs_url, config, log_level)
-    with stores.opened(settings) as store:
-        instance = stores.find(store, settings, domain, org, db_prefix)
-        avatar.put(store, instance, body, mime)
+    with where.opened(domain) as at:
+        avatar.put(at.store, at.instance, body, mime)
 
 
 def _type_of(file: Path) -> str:
@@ -88,19 +79,13 @@ def _type_of(file: Path) -> str:
 @command.command("get", short_help="Get the avatar.")
 @click.argument("domain", metavar="INSTANCE")
 @output_option
-@store_options
-@instance_options
+@where_options
 @json_option
-@log_level_option("error")
 def get(
     domain: str,
     target: Path,
-    fs_url: str | None,
-    config: Path | None,
-    org: str | None,
-    db_prefix: str | None,
+    where: Where,
     as_json: bool,
-    log_level: str,
 ) -> None:
     """Write the avatar of INSTANCE to a file, or to the standard output. With --json, tell its
     type and its date on the standard output."""
@@ -108,10 +93,8 @@ def get(
 
     if as_json and str(target) == "-":
         raise click.UsageError("the standard output takes the avatar or the JSON, not both")
-    settings = stores.settings(fs_url, config, log_level)
-    with stores.opened(settings) as store:
-        instance = stores.find(store, settings, domain, org, db_prefix)
-        found = avatar.get(store, instance)
+    with where.opened(domain) as at:
+        found = avatar.get(at.store, at.instance)
     output.write_file(target, found.data)
     if as_json:
         created_at = found.created_at.isoformat() if found.created_at else None
@@ -127,21 +110,13 @@ def get(
 
 @command.command("rm", short_help="Remove the avatar.")
 @click.argument("domain", metavar="INSTANCE")
-@store_options
-@instance_options
-@log_level_option("error")
+@where_options
 def rm(
     domain: str,
-    fs_url: str | None,
-    config: Path | None,
-    org: str | None,
-    db_prefix: str | None,
-    log_level: str,
+    where: Where,
 ) -> None:
     """Remove the avatar of INSTANCE. It is no error that there is none."""
     from cozyfs.side import avatar
 
-    settings = stores.settings(fs_url, config, log_level)
-    with stores.opened(settings) as store:
-        instance = stores.find(store, settings, domain, org, db_prefix)
-        avatar.delete(store, instance)
+    with where.opened(domain) as at:
+        avatar.delete(at.store, at.instance)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from cozyfs.cli import output, stores
+from cozyfs.cli import output
 from cozyfs.cli.output import written
 from cozyfs.cli.parameters import (
-    instance_options,
     json_option,
-    log_level_option,
-    store_options,
 )
+from cozyfs.cli.where import where_options
+
+if TYPE_CHECKING:
+    from cozyfs.cli.where import Where
 
 
 @click.group("exports", short_help="The archives that the store keeps.")
@@ -23,26 +25,18 @@ def exports_group() -> None:
 
 @exports_group.command("ls", short_help="List the archives of an instance.")
 @click.argument("domain")
-@store_options
-@instance_options
+@where_options
 @json_option
-@log_level_option("error")
 def ls(
     domain: str,
-    fs_url: str | None,
-    config: Path | None,
-    org: str | None,
-    db_prefix: str | None,
+    where: Where,
     as_json: bool,
-    log_level: str,
 ) -> None:
     """List the archives of the instance DOMAIN in the store, the oldest first."""
     from cozyfs.moving import exports
 
-    settings = stores.settings(fs_url, config, log_level)
-    with stores.opened(settings) as store:
-        instance = stores.find(store, settings, domain, org, db_prefix)
-        found = exports.exports_of(store, settings.url.bucket_prefix, instance.domain)
+    with where.opened(domain) as at:
+        found = exports.exports_of(at.store, at.bucket_prefix, at.instance.domain)
     dated = [
         (each, each.made_at.isoformat(timespec="seconds") if each.made_at else "")
         for each in found
@@ -55,7 +49,7 @@ def ls(
         rows = ((each.id, output.size(each.size), date) for each, date in dated)
         output.print_table(("ID", "SIZE", "MADE"), rows)
     else:
-        click.echo(f"the store has no archives of {instance.domain}", err=True)
+        click.echo(f"the store has no archives of {at.instance.domain}", err=True)
 
 
 @exports_group.command("get", short_help="Fetch an archive.")
@@ -64,18 +58,12 @@ def ls(
 @click.option(
     "--output", "-o", metavar="FILE", help="Where to; - for standard output. [default: ID.tgz]"
 )
-@store_options
-@instance_options
-@log_level_option("error")
+@where_options
 def get(
     domain: str,
     export_id: str,
     output: str | None,
-    fs_url: str | None,
-    config: Path | None,
-    org: str | None,
-    db_prefix: str | None,
-    log_level: str,
+    where: Where,
 ) -> None:
     """Fetch the archive ID of the instance DOMAIN from the store.
 
@@ -85,15 +73,12 @@ def get(
     from cozyfs.cli.restoring import RestoreProgress
     from cozyfs.moving import exports
 
-    settings = stores.settings(fs_url, config, log_level)
     bar = RestoreProgress("fetching")
     try:
-        with stores.opened(settings) as store:
-            instance = stores.find(store, settings, domain, org, db_prefix)
-            prefix = settings.url.bucket_prefix
-            found = exports.find(store, prefix, instance.domain, export_id)
+        with where.opened(domain) as at:
+            found = exports.find(at.store, at.bucket_prefix, at.instance.domain, export_id)
             with written(Path(output or f"{found.id}.tgz")) as file:
-                exports.fetch(store, found, file, bar)
+                exports.fetch(at.store, found, file, bar)
     finally:
         bar.end()
 
@@ -101,26 +86,18 @@ def get(
 @exports_group.command("rm", short_help="Remove archives.")
 @click.argument("domain")
 @click.argument("export_ids", nargs=-1, required=True, metavar="ID...")
-@store_options
-@instance_options
-@log_level_option("error")
+@where_options
 def rm(
     domain: str,
     export_ids: tuple[str, ...],
-    fs_url: str | None,
-    config: Path | None,
-    org: str | None,
-    db_prefix: str | None,
-    log_level: str,
+    where: Where,
 ) -> None:
     """Remove archives of the instance DOMAIN from the store."""
     from cozyfs.moving import exports
 
-    settings = stores.settings(fs_url, config, log_level)
-    with stores.opened(settings) as store:
-        instance = stores.find(store, settings, domain, org, db_prefix)
-        prefix = settings.url.bucket_prefix
+    with where.opened(domain) as at:
+        name = at.instance.domain
         # All are looked for before the first goes.
-        wanted = [exports.find(store, prefix, instance.domain, each) for each in export_ids]
+        wanted = [exports.find(at.store, at.bucket_prefix, name, each) for each in export_ids]
         for found in wanted:
-            exports.remove(store, found)
+            exports.remove(at.store, found)

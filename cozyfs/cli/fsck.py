@@ -16,12 +16,10 @@ import click
 from cozyfs.cli import output, stores
 from cozyfs.cli.parameters import (
     DURATION,
-    instance_options,
     json_option,
-    log_level_option,
     state_option,
-    store_options,
 )
+from cozyfs.cli.where import where_options
 from cozyfs.errors import CozyError, UsageError
 
 if TYPE_CHECKING:
@@ -29,9 +27,10 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress as Bar
 
+    from cozyfs.cli.where import Where
     from cozyfs.control import ControlClient
     from cozyfs.state import InstanceState
-    from cozyfs.store import Settings, Store
+    from cozyfs.store import Store
     from cozyfs.values import Instance
     from cozyfs.vfs.fsck_findings import Finding
 
@@ -67,8 +66,7 @@ class _Command(click.Command):
 
 @click.command(cls=_Command, short_help="Check an instance, and repair it.")
 @click.argument("instance")
-@store_options
-@instance_options
+@where_options
 @state_option
 @json_option
 @click.option("--fail-fast", is_flag=True, help="Stop at the first finding.")
@@ -82,16 +80,11 @@ class _Command(click.Command):
     help="That of the mounts of this instance: what is to be deleted later than a week after it "
     "was left behind.",
 )
-@log_level_option("error")
 def command(
     instance: str,
-    fs_url: str | None,
-    config: Path | None,
-    org: str | None,
-    db_prefix: str | None,
+    where: Where,
     state_dir: Path | None,
     as_json: bool,
-    log_level: str,
     **asked: Any,
 ) -> int:
     """Check INSTANCE, mounted or not: its tree, whether each file and version has its object and
@@ -109,9 +102,8 @@ def command(
     try:
         from cozyfs.config import state_dir as default_state_dir
 
-        settings = stores.settings(fs_url, config, log_level)
         folder = default_state_dir(state_dir)
-        client = find_mount(folder, instance, org, db_prefix, settings)
+        client = find_mount(folder, instance, where)
         if client is not None:
             answers = client.stream(
                 "fsck",
@@ -124,7 +116,7 @@ def command(
             for answer in answers:
                 shown.answer(answer)
         else:
-            check_unmounted(settings, folder, (instance, org, db_prefix), asked, shown)
+            check_unmounted(instance, where, folder, asked, shown)
         return shown.exit_code()
     except UsageError as exc:
         return _fail(exc, EXIT_USAGE)
@@ -143,9 +135,7 @@ def _fail(exc: Exception, code: int) -> int:
     return code
 
 
-def find_mount(
-    state_dir: Path, domain: str, org: str | None, db_prefix: str | None, settings: Settings
-) -> ControlClient | None:
+def find_mount(state_dir: Path, domain: str, where: Where) -> ControlClient | None:
     """The mount of the instance with this state directory. Raises InstanceError, StoreError where
     several instances have the name, and the store has to say which is meant."""
     from cozyfs import instances
@@ -154,29 +144,25 @@ def find_mount(
 
     name = instances.normalise_domain(domain)
     found = [record for record in mounts(state_dir) if record.instance == name]
-    if len(found) > 1 or (found and (org is not None or db_prefix is not None)):
-        with stores.opened(settings) as store:
-            instance = stores.find(store, settings, domain, org, db_prefix)
-        directory = instance_directory(state_dir, instance.bucket, instance.db_prefix)
+    if len(found) > 1 or (found and (where.org is not None or where.db_prefix is not None)):
+        with where.opened(domain) as at:
+            directory = instance_directory(state_dir, at.instance.bucket, at.instance.db_prefix)
         found = [record for record in found if record.directory == directory]
     return ControlClient(found[0].control_path) if found else None
 
 
 def check_unmounted(
-    settings: Settings,
-    state_dir: Path,
-    named: tuple[str, str | None, str | None],
-    asked: dict[str, Any],
-    shown: _Shown,
+    domain: str, where: Where, state_dir: Path, asked: dict[str, Any], shown: _Shown
 ) -> None:
     """Open the tree here. Raises CozyError: also where the instance is being mounted."""
     import trio
 
     from cozyfs.state import InstanceState
 
+    settings = where.settings()
     with stores.opened(settings, PARALLEL) as store:
         store.check()
-        instance = stores.find(store, settings, *named)
+        instance = where.find(store, settings, domain)
         state = InstanceState.open(state_dir, instance.bucket, instance.db_prefix)
         state.hold(instance.domain)
         try:

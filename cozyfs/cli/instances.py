@@ -14,18 +14,19 @@ from cozyfs.cli.moving import copy_command, export_command, import_command
 from cozyfs.cli.parameters import (
     DURATION,
     SIZE,
-    instance_options,
     json_option,
     log_level_option,
     state_option,
     store_options,
     version_options,
 )
+from cozyfs.cli.where import where_options
 from cozyfs.errors import CozyError, InstanceError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cozyfs.cli.where import Where
     from cozyfs.values import Instance
 
 
@@ -49,24 +50,18 @@ def command() -> None:
 
 @command.command("add", short_help="Create an instance.")
 @click.argument("domain")
-@store_options
-@instance_options
+@where_options
 @click.option("--context", default="", metavar="NAME", help="Its context. [default: none]")
 @click.option("--disk-quota", type=SIZE, default=0, help="Most that it may hold. [default: any]")
 @trash_age_option
 @json_option
-@log_level_option("error")
 def add(
     domain: str,
-    fs_url: str | None,
-    config: Path | None,
-    org: str | None,
-    db_prefix: str | None,
+    where: Where,
     context: str,
     disk_quota: int,
     trash_age: float | None,
     as_json: bool,
-    log_level: str,
 ) -> None:
     """Create the instance DOMAIN, empty. Its bucket is made when there is none.
 
@@ -76,14 +71,14 @@ def add(
     """
     from cozyfs import instances
 
-    settings = stores.settings(fs_url, config, log_level)
+    settings = where.settings()
     with stores.opened(settings) as store:
         instance = instances.create(
             store,
             settings.url.bucket_prefix,
             domain,
-            org=org or "",
-            db_prefix=db_prefix,
+            org=where.org or "",
+            db_prefix=where.db_prefix,
             context=context,
             quota=disk_quota,
             trash_age_s=None if trash_age is None else int(trash_age),
@@ -122,23 +117,16 @@ def ls(fs_url: str | None, config: Path | None, as_json: bool, log_level: str) -
 
 @command.command("show", short_help="Show an instance.")
 @click.argument("domain")
-@store_options
-@instance_options
+@where_options
 @json_option
-@log_level_option("error")
 def show(
     domain: str,
-    fs_url: str | None,
-    config: Path | None,
-    org: str | None,
-    db_prefix: str | None,
+    where: Where,
     as_json: bool,
-    log_level: str,
 ) -> None:
     """Show what is known of the instance DOMAIN."""
-    settings = stores.settings(fs_url, config, log_level)
-    with stores.opened(settings) as store:
-        instance = stores.find(store, settings, domain, org, db_prefix)
+    with where.opened(domain) as at:
+        instance = at.instance
     if as_json:
         output.print_json(asdict(instance))
     else:
@@ -148,24 +136,18 @@ def show(
 @command.command("modify", short_help="Change the settings of an instance.")
 @click.argument("domain")
 @click.option("--context", metavar="NAME", help="Its context; may be empty.")
-@store_options
-@instance_options
+@where_options
 @version_options
 @trash_age_option
 @json_option
-@log_level_option("error")
 def modify(
     domain: str,
     context: str | None,
-    fs_url: str | None,
-    config: Path | None,
-    org: str | None,
-    db_prefix: str | None,
+    where: Where,
     max_versions: int | None,
     version_delay: float | None,
     trash_age: float | None,
     as_json: bool,
-    log_level: str,
 ) -> None:
     """Change what is given, for every mount of the instance DOMAIN from its next start on. Its
     organisation cannot change: it names the bucket; copy the instance into a new one instead.
@@ -184,10 +166,8 @@ def modify(
     changes = {name: value for name, value in given.items() if value is not None}
     if not changes:
         raise UsageError("say what to change, for example --max-versions 50")
-    settings = stores.settings(fs_url, config, log_level)
-    with stores.opened(settings) as store:
-        instance = stores.find(store, settings, domain, org, db_prefix)
-        instance = instances.modify(store, instance, **changes)
+    with where.opened(domain) as at:
+        instance = instances.modify(at.store, at.instance, **changes)
     if as_json:
         output.print_json(asdict(instance))
 
@@ -195,19 +175,13 @@ def modify(
 @command.command("set-disk-quota", short_help="Change how much an instance may hold.")
 @click.argument("domain")
 @click.argument("size", type=SIZE)
-@store_options
-@instance_options
+@where_options
 @state_option
-@log_level_option("error")
 def set_disk_quota(
     domain: str,
     size: int,
-    fs_url: str | None,
-    config: Path | None,
-    org: str | None,
-    db_prefix: str | None,
+    where: Where,
     state_dir: Path | None,
-    log_level: str,
 ) -> None:
     """Let the instance DOMAIN hold SIZE and no more, such as 3GB; 0 removes the quota. What it
     holds already stays, also where it is more.
@@ -223,11 +197,9 @@ def set_disk_quota(
     from cozyfs.state import instance_directory, mounts
 
     folder = default_state_dir(state_dir)
-    settings = stores.settings(fs_url, config, log_level)
-    with stores.opened(settings) as store:
-        instance = stores.find(store, settings, domain, org, db_prefix)
-        instances.modify(store, instance, quota=size)
-    directory = instance_directory(folder, instance.bucket, instance.db_prefix)
+    with where.opened(domain) as at:
+        instances.modify(at.store, at.instance, quota=size)
+    directory = instance_directory(folder, at.instance.bucket, at.instance.db_prefix)
     for record in mounts(folder):
         if record.directory == directory:
             try:
@@ -239,22 +211,16 @@ def set_disk_quota(
 
 @command.command("destroy", short_help="Delete an instance with all its files.")
 @click.argument("domain")
-@store_options
-@instance_options
+@where_options
 @state_option
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--force-lease", is_flag=True, help="Take the lease from whoever has it.")
-@log_level_option("error")
 def destroy(
     domain: str,
-    fs_url: str | None,
-    config: Path | None,
-    org: str | None,
-    db_prefix: str | None,
+    where: Where,
     state_dir: Path | None,
     yes: bool,
     force_lease: bool,
-    log_level: str,
 ) -> None:
     """Delete the instance DOMAIN: its files in the store with their versions and exports, all of
     them and for good, and what this machine keeps of it. Asks first. Refused while it is mounted
@@ -273,11 +239,16 @@ def destroy(
     from cozyfs.state import InstanceState
     from cozyfs.tree import seize
 
-    settings = stores.settings(fs_url, config, log_level)
+    settings = where.settings()
     prefix = settings.url.bucket_prefix
     with stores.opened(settings) as store:
         instance = instances.find(
-            store, prefix, domain, org=org, db_prefix=db_prefix, even_deleting=True
+            store,
+            prefix,
+            domain,
+            org=where.org,
+            db_prefix=where.db_prefix,
+            even_deleting=True,
         )
     state = InstanceState.open(default_state_dir(state_dir), instance.bucket, instance.db_prefix)
     state.hold(domain)  # until the end: nothing may mount what is being deleted

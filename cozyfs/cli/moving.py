@@ -16,18 +16,19 @@ import click
 from cozyfs.cli import stores
 from cozyfs.cli.moved import STDIO, tell_export, tell_missing_apps, tell_report
 from cozyfs.cli.parameters import (
-    instance_options,
     json_option,
     log_level_option,
     state_option,
     store_options,
 )
+from cozyfs.cli.where import where_options
 from cozyfs.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cozyfs.cli.restoring import RestoreProgress
+    from cozyfs.cli.where import Where
     from cozyfs.moving.importing import Report
     from cozyfs.moving.into import Source
     from cozyfs.store import Settings, Store
@@ -50,22 +51,16 @@ _ZIP = b"PK\3\4"
     help="Write it here; - for standard output. [default: the exports of the store]",
 )
 @click.option("--restart", is_flag=True, help="Begin anew instead of going on.")
-@store_options
-@instance_options
+@where_options
 @state_option
 @json_option
-@log_level_option("error")
 def export_command(
     domain: str,
     output: str | None,
     restart: bool,
-    fs_url: str | None,
-    config: Path | None,
-    org: str | None,
-    db_prefix: str | None,
+    where: Where,
     state_dir: Path | None,
     as_json: bool,
-    log_level: str,
 ) -> None:
     """Make one archive of the instance DOMAIN: its directories and files with their versions,
     the trash, links, attributes, owners and times, thumbnails and the avatar. It goes into the
@@ -88,7 +83,7 @@ def export_command(
 
     if as_json and output == STDIO:
         raise UsageError("--json and the archive cannot both go to standard output")
-    settings = stores.settings(fs_url, config, log_level)
+    settings = where.settings()
     if output is None:
         destination = to_bucket(settings.url.bucket_prefix)
     elif output == STDIO:
@@ -96,8 +91,8 @@ def export_command(
     else:
         destination = Destination(path=Path(os.path.abspath(output)))
     folder = default_state_dir(state_dir)
-    with _opened(settings) as store, _bar("exporting") as bar:
-        instance = stores.find(store, settings, domain, org, db_prefix)
+    with stores.opened(settings, PARALLEL) as store, _bar("exporting") as bar:
+        instance = where.find(store, settings, domain)
         flush_mount(instance, store, folder)
         state = InstanceState.open(folder, instance.bucket, instance.db_prefix)
 
@@ -122,22 +117,16 @@ def export_command(
 @click.argument("domain")
 @click.argument("archives", nargs=-1, required=True, metavar="ARCHIVE...")
 @click.option("--force-lease", is_flag=True, help="Take the lease from whoever has it.")
-@store_options
-@instance_options
+@where_options
 @state_option
 @json_option
-@log_level_option("error")
 def import_command(
     domain: str,
     archives: tuple[str, ...],
     force_lease: bool,
-    fs_url: str | None,
-    config: Path | None,
-    org: str | None,
-    db_prefix: str | None,
+    where: Where,
     state_dir: Path | None,
     as_json: bool,
-    log_level: str,
 ) -> None:
     """Bring an archive into the instance DOMAIN, which has to be empty and not mounted.
 
@@ -149,9 +138,8 @@ def import_command(
       cozyfs instances import bob.example.com alice.tgz
       cozyfs instances import bob.example.com 'My Cozy.zip' 'My Cozy - part001.zip'
     """
-    settings = stores.settings(fs_url, config, log_level)
-    with _opened(settings) as store, contextlib.ExitStack() as stack:
-        instance = stores.find(store, settings, domain, org, db_prefix)
+    with where.opened(domain, PARALLEL) as at, contextlib.ExitStack() as stack:
+        store, instance, settings = at
         caller = _caller()
         source = _source(archives, settings, store, instance, caller, stack)
         report = _import(instance, store, caller, source, state_dir, force_lease, "importing")
@@ -198,13 +186,13 @@ def copy_command(
 
     folder = default_state_dir(state_dir)
     settings = stores.settings(fs_url, config, log_level)
-    with _opened(settings) as store, contextlib.ExitStack() as stack:
+    with stores.opened(settings, PARALLEL) as store, contextlib.ExitStack() as stack:
         instance = stores.find(store, settings, source, None, None)
         target_settings, target_store = settings, store
         if to_fs_url is not None:
             target_settings = stores.settings(to_fs_url, None, log_level)
             if target_settings.url != settings.url:
-                target_store = stack.enter_context(_opened(target_settings))
+                target_store = stack.enter_context(stores.opened(target_settings, PARALLEL))
         into = stores.find(target_store, target_settings, target, None, None)
         if (target_store, into.bucket, into.db_prefix) == (
             store,
@@ -306,14 +294,6 @@ def _caller() -> Caller:
     from cozyfs.threads import Caller
 
     return Caller(parallel=PARALLEL, timeout_s=TIMEOUT_S)
-
-
-@contextlib.contextmanager
-def _opened(settings: Settings) -> Iterator[Store]:
-    from cozyfs.store import open_store
-
-    with contextlib.closing(open_store(settings, parallel=PARALLEL)) as store:
-        yield store
 
 
 @contextlib.contextmanager

@@ -7,23 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cozyfs.cli import output, stores
+from cozyfs.cli import output
 from cozyfs.cli.mounted import locate
 from cozyfs.cli.parameters import (
-    instance_options,
     json_option,
-    log_level_option,
     state_option,
-    store_options,
 )
+from cozyfs.cli.where import where_options
 from cozyfs.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cozyfs.cli.where import Where
     from cozyfs.control import ControlClient
     from cozyfs.state import InstanceState
-    from cozyfs.store import Settings
+    from cozyfs.store import Store
     from cozyfs.values import Instance
 
 ANSWER_TIMEOUT_S = 60.0
@@ -32,20 +31,14 @@ ANSWER_TIMEOUT_S = 60.0
 
 @click.command(short_help="Show how much an instance holds, and may hold.")
 @click.argument("what", metavar="PATH|INSTANCE")
-@store_options
-@instance_options
+@where_options
 @state_option
 @json_option
-@log_level_option("error")
 def command(
     what: str,
-    fs_url: str | None,
-    config: Path | None,
-    org: str | None,
-    db_prefix: str | None,
+    where: Where,
     state_dir: Path | None,
     as_json: bool,
-    log_level: str,
 ) -> None:
     """Show the quota of an instance and what counts against it: its files, those in the trash
     among them, and versions. PATH is any path in a mount. An INSTANCE, a domain, need not be
@@ -60,8 +53,7 @@ def command(
     folder = default_state_dir(state_dir)
     client = _mount_of(what, folder)
     if client is None:
-        settings = stores.settings(fs_url, config, log_level)
-        found = _usage_of(what, settings, folder, org, db_prefix)
+        found = _usage_of(what, where, folder)
     else:
         found = client.request("usage", ANSWER_TIMEOUT_S)
     if as_json:
@@ -83,23 +75,21 @@ def _mount_of(what: str, state_dir: Path) -> ControlClient | None:
         return None
 
 
-def _usage_of(
-    domain: str, settings: Settings, state_dir: Path, org: str | None, db_prefix: str | None
-) -> dict[str, Any]:
+def _usage_of(domain: str, where: Where, state_dir: Path) -> dict[str, Any]:
     """Of an instance: from its mount on this machine, else from its tree."""
     from cozyfs.control import ControlClient
     from cozyfs.state import InstanceState, instance_directory, mounts
 
-    with stores.opened(settings) as store:
-        instance = stores.find(store, settings, domain, org, db_prefix)
-    state = InstanceState(instance_directory(state_dir, instance.bucket, instance.db_prefix))
-    for record in mounts(state_dir):
-        if record.directory == state.directory and state.belongs_to(store.description):
-            return ControlClient(record.control_path).request("usage", ANSWER_TIMEOUT_S)
-    return _unmounted(instance, settings, state)
+    with where.opened(domain) as at:
+        instance = at.instance
+        state = InstanceState(instance_directory(state_dir, instance.bucket, instance.db_prefix))
+        for record in mounts(state_dir):
+            if record.directory == state.directory and state.belongs_to(at.store.description):
+                return ControlClient(record.control_path).request("usage", ANSWER_TIMEOUT_S)
+        return _unmounted(instance, at.store, state)
 
 
-def _unmounted(instance: Instance, settings: Settings, state: InstanceState) -> dict[str, Any]:
+def _unmounted(instance: Instance, store: Store, state: InstanceState) -> dict[str, Any]:
     import trio
 
     from cozyfs.unmounted import newest_tree
@@ -109,5 +99,4 @@ def _unmounted(instance: Instance, settings: Settings, state: InstanceState) -> 
         async with newest_tree(instance, store, state) as index:
             return report(index.usage, instance.quota)
 
-    with stores.opened(settings) as store:
-        return trio.run(look)
+    return trio.run(look)

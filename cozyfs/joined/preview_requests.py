@@ -39,8 +39,6 @@ PROGRESS_PAUSE_S = 0.5
 PIECE = 32 << 10
 """Bytes of the picture in one answer."""
 
-_CHUNK = 1 << 20
-
 
 async def answer_preview(
     fs: FileSystem, previews: Previews, request: dict[str, Any], send: Send
@@ -76,11 +74,8 @@ async def _picture(fs: FileSystem, previews: Previews, name: Name, ino: Ino, mim
             await fs.files.fsync(handle.fh)  # what was written and is not stored yet counts too
         inode = fs.index.get(ino)
 
-        async def pieces() -> AsyncGenerator[bytes, None]:
-            offset = 0
-            while data := await fs.files.read(handle.fh, offset, _CHUNK):
-                yield data
-                offset += len(data)
+        def pieces() -> AsyncGenerator[bytes, None]:
+            return fs.files.pieces(handle.fh)
 
         md5 = inode.md5
         if md5 is None:

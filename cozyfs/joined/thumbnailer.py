@@ -43,7 +43,7 @@ from cozyfs.values import Ino
 from cozyfs.vfs.names import decode, media_class, media_type
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from cozyfs.side.note_images import NoteImages
     from cozyfs.side.render import Source
@@ -63,9 +63,6 @@ the longest, since each attempt may read a file of 100 MiB."""
 MOST_WAITING = 100_000
 """Files, of some 150 bytes: a collection of photos, and a day of work. Beyond, changes are
 forgotten."""
-
-CHUNK = 1 << 20
-"""Bytes of a content that are read in one go."""
 
 
 class Thumbnailer:
@@ -256,17 +253,4 @@ class Thumbnailer:
 
     def _source(self, inode: Inode) -> Source:
         """The content as *inode* has it, whatever happens to the file meanwhile."""
-        files = self.fs.files
-
-        async def pieces() -> AsyncGenerator[bytes, None]:
-            handle = files.open_content(inode._replace(ino=Ino(0)), 0)
-            try:
-                offset = 0
-                while data := await files.read(handle.fh, offset, CHUNK):
-                    yield data
-                    offset += len(data)
-            finally:
-                with trio.CancelScope(shield=True):
-                    await files.release(handle.fh)
-
-        return pieces
+        return lambda: self.fs.files.content(inode._replace(ino=Ino(0)))

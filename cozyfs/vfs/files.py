@@ -48,7 +48,7 @@ from cozyfs.vfs.versions import Versions
 from cozyfs.vfs.walkahead import WalkAhead
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from pathlib import Path
 
     from cozyfs.index import Index
@@ -56,6 +56,9 @@ if TYPE_CHECKING:
     from cozyfs.vfs.quota import Quota
 
 log = logging.getLogger(__name__)
+
+PIECE = 1 << 20
+"""Bytes of a content that are read in one go, where all of it is wanted."""
 
 
 async def _no_sync() -> None:
@@ -310,6 +313,26 @@ class Files:
                 now = self._index.get(handle.node.ino).internal_id
                 if handle.node.draft is draft and now == internal_id:
                     raise
+
+    async def pieces(self, fh: Fh) -> AsyncGenerator[bytes, None]:
+        """All of an open file, from its start, in pieces of up to `PIECE`. Raises as
+        :meth:`read`."""
+        offset = 0
+        while data := await self.read(fh, offset, PIECE):
+            yield data
+            offset += len(data)
+
+    async def content(self, content: Inode) -> AsyncGenerator[bytes, None]:
+        """The pieces of a content, whatever becomes of the file that has it, as
+        :meth:`open_content`; close it (`contextlib.aclosing`) where it is not read to its
+        end."""
+        handle = self.open_content(content, 0)
+        try:
+            async for piece in self.pieces(handle.fh):
+                yield piece
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.release(handle.fh)
 
     async def _read_pinned(self, handle: Handle, inode: Inode, offset: int, size: int) -> bytes:
         try:

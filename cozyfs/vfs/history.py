@@ -35,15 +35,12 @@ from cozyfs.vfs.documents import format_time, unique_tags
 from cozyfs.vfs.versions import encode_fields, keep_former, version_fields
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, Iterable
     from pathlib import Path
 
     from cozyfs.vfs.filesystem import FileSystem
 
 log = logging.getLogger(__name__)
-
-CHUNK = 1 << 20
-"""Bytes of a content that are read in one go."""
 
 ATTEMPTS = 5
 """How often a file may be written to again while its last content is being stored."""
@@ -107,19 +104,10 @@ class History:
             document["md5sum"] = base64.b64encode(version.md5).decode()
         return document
 
-    async def read(self, version: Version) -> AsyncIterator[bytes]:
+    def read(self, version: Version) -> AsyncGenerator[bytes, None]:
         """The content, piece by piece, also when the version is removed meanwhile. Raises
         StoreError."""
-        files = self._fs.files
-        handle = files.open_content(content_inode(version), 0)
-        try:
-            offset = 0
-            while data := await files.read(handle.fh, offset, CHUNK):
-                yield data
-                offset += len(data)
-        finally:
-            with trio.CancelScope(shield=True):
-                await files.release(handle.fh)
+        return self._fs.files.content(content_inode(version))
 
     # ---- changing
 

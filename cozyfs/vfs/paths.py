@@ -44,7 +44,7 @@ PAGE = 256
 """Entries of a directory that are looked at in one go."""
 
 CHUNK = 1 << 20
-"""Bytes of a content that are read in one go."""
+"""Bytes that are written in one go."""
 
 
 class Walked(NamedTuple):
@@ -268,19 +268,17 @@ class Paths:
         return b"".join(pieces)
 
     def stream_file(self, path: str) -> AsyncGenerator[bytes, None]:
-        """The content in chunks; see :meth:`stream`."""
+        """The content in pieces; see :meth:`stream`."""
         return self.stream(self.resolve(path).ino)
 
     async def stream(self, ino: Ino) -> AsyncGenerator[bytes, None]:
-        """The content of a file in chunks of up to 1 MiB. Close it (`contextlib.aclosing`) when
+        """The content of a file in pieces of up to 1 MiB. Close it (`contextlib.aclosing`) when
         it is not read to its end. Raises IsADirectory."""
         _refuse_directory(self.fs.get(ino), "it")
         handle = await self.fs.files.open(ino, os.O_RDONLY, self._uid)
         try:
-            offset = 0
-            while chunk := await self.fs.files.read(handle.fh, offset, CHUNK):
-                yield chunk
-                offset += len(chunk)
+            async for piece in self.fs.files.pieces(handle.fh):
+                yield piece
         finally:
             await self._close(handle)
 
