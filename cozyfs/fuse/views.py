@@ -145,8 +145,14 @@ class OperationsWithViews(Operations):
             return await super().open(inode, flags, ctx)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             raise ReadOnly("views can only be read")
-        # Its name may stand for another content the next time: no page of it is kept.
-        return pyfuse3.FileInfo(fh=await self._views.open(Ino(inode)), keep_cache=False)
+        ino = Ino(inode)
+        # Its name may stand for another content the next time: no page of it is kept. Where that
+        # may be so in between, too, the kernel must not cut what is read at the size it knows.
+        return pyfuse3.FileInfo(
+            fh=await self._views.open(ino),
+            keep_cache=False,
+            direct_io=not self._views.is_steady(ino),
+        )
 
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:

@@ -49,6 +49,7 @@ class ThumbnailView:
     """See the module; a `cozyfs.vfs.views.View`."""
 
     name = b".thumbs"
+    is_steady = False
 
     def __init__(self, fs: FileSystem, thumbnails: Thumbnails, images: NoteImages) -> None:
         self._fs = fs

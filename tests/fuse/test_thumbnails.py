@@ -347,6 +347,22 @@ def test_the_images_of_a_note_are_seen_made_small_and_gone_with_it(file_mounts, 
         eventually(lambda: objects(file_mounts) == [])
 
 
+def test_an_image_that_changes_is_read_as_it_was_or_as_it_is(file_mounts):
+    with file_mounts.mounted() as mount:
+        sh('echo "# Plans" > "$1"', mount / "Plans.cozy-note")
+        doc_id = sh('getfattr --only-values -n user.cozy.id "$1"', mount / "Plans.cozy-note")
+        store = LocalStore(file_mounts.folder.parent / "store")
+        prefix = next(info.key for info in store.list("cozy-default")).partition("/")[0]
+        seen = mount / ".thumbs" / "notes" / "Plans.cozy-note" / "image"
+        known = [None]
+        for size in (1000, 20_000, 300, 100_000, 10, 400_000):
+            image = os.urandom(size)
+            store.put("cozy-default", f"{prefix}/thumbs/{doc_id}/image-original", image)
+            known.append(image)
+            assert content(seen) in known
+        eventually(lambda: content(seen) == image)
+
+
 # ---- all views together
 
 
