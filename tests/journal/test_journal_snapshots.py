@@ -142,7 +142,7 @@ class TestPruning:
         await restore(site.objects(), site.folder / "restored.sqlite")
         assert tree(site.opened(site.folder / "restored.sqlite")) == tree(written)
 
-    async def test_a_mount_that_lives_for_a_minute_prunes_too(self, site, written):
+    async def test_a_mount_that_lives_for_a_minute_prunes_too(self, site, written, autojump_clock):
         async with running(self.snapshotter(site, written).run):
             await trio.sleep(60)
             assert site.names_of("snapshots") == ["00000001-000000000006"]
