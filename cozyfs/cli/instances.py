@@ -136,21 +136,26 @@ def show(
 @command.command("modify", short_help="Change the settings of an instance.")
 @click.argument("domain")
 @click.option("--context", metavar="NAME", help="Its context; may be empty.")
+@click.option("--disk-quota", type=SIZE, help="Most that it may hold; 0 for any.")
 @where_options
 @version_options
 @trash_age_option
+@state_option
 @json_option
 def modify(
     domain: str,
     context: str | None,
+    disk_quota: int | None,
     where: Where,
     max_versions: int | None,
     version_delay: float | None,
     trash_age: float | None,
+    state_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Change what is given, for every mount of the instance DOMAIN from its next start on. Its
-    organisation cannot change: it names the bucket; copy the instance into a new one instead.
+    """Change what is given, for every mount of the instance DOMAIN from its next start on; a quota
+    as `set-disk-quota` does. Its organisation cannot change: it names the bucket; copy the
+    instance into a new one instead.
 
     \b
       cozyfs instances modify alice.example.com --max-versions 50 --version-delay 1h
@@ -159,6 +164,7 @@ def modify(
 
     given = {
         "context": context,
+        "quota": disk_quota,
         "max_versions": max_versions,
         "version_delay_s": version_delay,
         "trash_age_s": None if trash_age is None else int(trash_age),
@@ -168,6 +174,8 @@ def modify(
         raise UsageError("say what to change, for example --max-versions 50")
     with where.opened(domain) as at:
         instance = instances.modify(at.store, at.instance, **changes)
+    if disk_quota is not None:
+        _tell_mounts(instance, state_dir)
     if as_json:
         output.print_json(asdict(instance))
 
@@ -192,14 +200,20 @@ def set_disk_quota(
       cozyfs instances set-disk-quota alice.example.com 3GB
     """
     from cozyfs import instances
+
+    with where.opened(domain) as at:
+        instances.modify(at.store, at.instance, quota=size)
+    _tell_mounts(at.instance, state_dir)
+
+
+def _tell_mounts(instance: Instance, state_dir: Path | None) -> None:
+    """Those of this machine look at the record again."""
     from cozyfs.config import state_dir as default_state_dir
     from cozyfs.control import ControlClient
     from cozyfs.state import instance_directory, mounts
 
     folder = default_state_dir(state_dir)
-    with where.opened(domain) as at:
-        instances.modify(at.store, at.instance, quota=size)
-    directory = instance_directory(folder, at.instance.bucket, at.instance.db_prefix)
+    directory = instance_directory(folder, instance.bucket, instance.db_prefix)
     for record in mounts(folder):
         if record.directory == directory:
             try:

@@ -159,10 +159,15 @@ def test_modifying_nothing_is_bad_input(cozyfs):
 
 @pytest.mark.usefixtures("alice")
 @pytest.mark.parametrize(("size", "quota"), [("3GB", 3 * 10**9), ("1GiB", 1 << 30), ("0", 0)])
-def test_set_disk_quota_takes_decimal_units_and_0_removes_it(cozyfs, size, quota):
-    done = cozyfs("instances", "set-disk-quota", "alice.example.com", size)
+@pytest.mark.parametrize(
+    "command",
+    [["set-disk-quota", "alice.example.com"], ["modify", "alice.example.com", "--disk-quota"]],
+)
+def test_a_quota_has_decimal_units_and_0_removes_it(cozyfs, command, size, quota):
+    done = cozyfs("instances", *command, size)
     assert (done.code, done.out, done.err) == (0, "", "")
-    assert cozyfs("instances", "show", "--json", "alice.example.com").json()["quota"] == quota
+    shown = cozyfs("instances", "show", "--json", "alice.example.com").json()
+    assert (shown["quota"], shown["context"]) == (quota, "")
 
 
 @pytest.mark.usefixtures("alice")
