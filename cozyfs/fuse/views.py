@@ -145,14 +145,8 @@ class OperationsWithViews(Operations):
             return await super().open(inode, flags, ctx)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             raise ReadOnly("views can only be read")
-        ino = Ino(inode)
-        # Its name may stand for another content the next time: no page of it is kept. Where that
-        # may be so in between, too, the kernel must not cut what is read at the size it knows.
-        return pyfuse3.FileInfo(
-            fh=await self._views.open(ino),
-            keep_cache=False,
-            direct_io=not self._views.is_steady(ino),
-        )
+        # Its name may stand for another content the next time: no page of it is kept.
+        return pyfuse3.FileInfo(fh=await self._views.open(Ino(inode)), keep_cache=False)
 
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:

@@ -44,8 +44,6 @@ _File = tuple["AppFile", int]
 class AppView:
     """See the module; a `cozyfs.vfs.views.View` with the name *name*."""
 
-    is_steady = True
-
     def __init__(self, name: bytes, files: AppFiles) -> None:
         self.name = name
         self._files = files

@@ -79,6 +79,10 @@ class NoteImageView:
             return await self._images.open(f"{inode.doc_id}/{image}")
         except NotStored as exc:
             raise NotFound("the note has no such image") from exc
+        finally:
+            # The kernel asks for the size again before it reads beyond the one it knows: it has
+            # to be that of what is read.
+            self._seen.pop(inode.doc_id, None)
 
     # ---- inside
 

@@ -49,7 +49,6 @@ class ThumbnailView:
     """See the module; a `cozyfs.vfs.views.View`."""
 
     name = b".thumbs"
-    is_steady = False
 
     def __init__(self, fs: FileSystem, thumbnails: Thumbnails, images: NoteImages) -> None:
         self._fs = fs

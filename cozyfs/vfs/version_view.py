@@ -33,7 +33,6 @@ class VersionView:
     """See the module; a `cozyfs.vfs.views.View`."""
 
     name = b".cozy_versions"
-    is_steady = True
 
     def __init__(self, fs: FileSystem) -> None:
         self._fs = fs

@@ -50,10 +50,6 @@ class View(Protocol):
     def name(self) -> bytes:
         """In the root."""
 
-    @property
-    def is_steady(self) -> bool:
-        """Whether a path has one content for as long as it is there."""
-
     async def look(self, path: Names) -> Inode:
         """The file or directory at *path*. Raises NotFound."""
 
@@ -153,10 +149,6 @@ class Views:
         self._next_fh += 1
         self._readers[fh] = reader
         return fh
-
-    def is_steady(self, ino: Ino) -> bool:
-        """As :attr:`View.is_steady`. Raises StaleHandle."""
-        return self._place(ino).view.is_steady
 
     async def read(self, fh: Fh, offset: int, size: int) -> bytes:
         reader = self._readers.get(fh)
