@@ -9,7 +9,7 @@ Layers, imports point down only::
     side           avatars, thumbnails, apps, assets: beside the files, over store alone
     vfs            what a Cozy file system means: files, drafts, directories
     index | store  SQLite tree                | objects in buckets (s3, local)
-    errors, values, threads                     under all of them
+    errors, values, threads, durable            under all of them
 
 A read goes ``Operations.read -> Files.read -> BlockCache.read -> Store.get`` (in a worker
 thread). A write stays in the inode's draft until flush, fsync or the last close; then the

@@ -301,17 +301,17 @@ class _Mount:
     # ---- the control socket
 
     async def _answer_control(self, request: dict[str, Any], send: Send) -> None:
-        operation = request.get("op")
+        operation = str(request.get("op"))
         if operation == "status":
             await send(self._status())
         elif operation == "flush":
             await self._flush_with_progress(send)
-        elif isinstance(operation, str) and operation in HANDLERS:
-            await HANDLERS[operation](self._fs, request, send)
-        elif isinstance(operation, str) and operation in thumbnail_requests.HANDLERS:
-            await thumbnail_requests.HANDLERS[operation](self._thumbnailer, request, send)
         elif operation == "preview":
             await answer_preview(self._fs, self._previews, request, send)
+        elif (answer := HANDLERS.get(operation)) is not None:
+            await answer(self._fs, request, send)
+        elif (answer_of_thumbnails := thumbnail_requests.HANDLERS.get(operation)) is not None:
+            await answer_of_thumbnails(self._thumbnailer, request, send)
         else:
             raise CozyError("unknown request")
 

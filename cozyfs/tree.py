@@ -198,17 +198,9 @@ async def open_for_writing(
     index = Index.open(state.index_path)
     lease: Lease | None = None
     try:
-        owner = Owner.here(_owner_id(state), os.fspath(mountpoint))
         had_journal = index.position is not None
-        lease = await take(
-            objects,
-            owner,
-            above_epoch=max(_epoch(index), await objects.highest_epoch()),
-            duration_s=_lease_duration(),
-            force=force_lease,
-            on_wait=lambda record, seconds: notice(
-                f"waiting up to {seconds:.0f} s for the lease of {record.host} to expire"
-            ),
+        lease = await _take_lease(
+            objects, state, os.fspath(mountpoint), _epoch(index), force=force_lease, notice=notice
         )
         nursery.start_soon(lease.keep)
         ended = index.setting(_ENDED) is not None
@@ -307,12 +299,25 @@ async def seize(
     """Take the lease, for somebody who ends the instance: no mount writes from now on. Raises
     LeaseHeld, StoreError."""
     objects = JournalObjects(store, instance.bucket, instance.db_prefix)
-    await take(
+    await _take_lease(objects, state, "", 0, force=force_lease, notice=notice)
+
+
+async def _take_lease(
+    objects: JournalObjects,
+    state: InstanceState,
+    mountpoint: str,
+    epoch: int,
+    *,
+    force: bool,
+    notice: Callable[[str], None],
+) -> Lease:
+    """Above *epoch*, and above what the store has. Raises LeaseHeld, StoreError."""
+    return await take(
         objects,
-        Owner.here(_owner_id(state), ""),
-        above_epoch=await objects.highest_epoch(),
+        Owner.here(_owner_id(state), mountpoint),
+        above_epoch=max(epoch, await objects.highest_epoch()),
         duration_s=_lease_duration(),
-        force=force_lease,
+        force=force,
         on_wait=lambda record, seconds: notice(
             f"waiting up to {seconds:.0f} s for the lease of {record.host} to expire"
         ),

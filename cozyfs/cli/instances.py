@@ -14,6 +14,7 @@ from cozyfs.cli.moving import copy_command, export_command, import_command
 from cozyfs.cli.parameters import (
     DURATION,
     SIZE,
+    force_lease_option,
     json_option,
     log_level_option,
     state_option,
@@ -228,7 +229,7 @@ def _tell_mounts(instance: Instance, state_dir: Path | None) -> None:
 @where_options
 @state_option
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--force-lease", is_flag=True, help="Take the lease from whoever has it.")
+@force_lease_option
 def destroy(
     domain: str,
     where: Where,

@@ -16,6 +16,7 @@ import click
 from cozyfs.cli import stores
 from cozyfs.cli.moved import STDIO, tell_export, tell_missing_apps, tell_report
 from cozyfs.cli.parameters import (
+    force_lease_option,
     json_option,
     log_level_option,
     state_option,
@@ -116,7 +117,7 @@ def export_command(
 @click.command("import", short_help="Fill an instance from an archive.")
 @click.argument("domain")
 @click.argument("archives", nargs=-1, required=True, metavar="ARCHIVE...")
-@click.option("--force-lease", is_flag=True, help="Take the lease from whoever has it.")
+@force_lease_option
 @where_options
 @state_option
 @json_option
@@ -157,7 +158,7 @@ def import_command(
     metavar="URL",
     help="The store of TARGET. [default: the same]",
 )
-@click.option("--force-lease", is_flag=True, help="Take the lease from whoever has it.")
+@force_lease_option
 @store_options
 @state_option
 @json_option

@@ -187,30 +187,27 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def force_lease_option(command: Command) -> Command:
+    """``--force-lease``."""
+    return click.option("--force-lease", is_flag=True, help="Take the lease from whoever has it.")(
+        command
+    )
+
+
 def output_option(command: Command) -> Command:
     """``--output``."""
-    return click.option(
-        "--output",
-        "-o",
-        "target",
-        type=SOURCE,
-        required=True,
-        metavar="FILE",
-        help="The file to write; - is the standard output.",
-    )(command)
+    return _output("The file to write; - is the standard output.", required=True)(command)
 
 
 def picture_option(command: Command) -> Command:
     """``--output``, for what may go on to another program."""
+    return _output("The file to write. [default: the standard output]", default="-")(command)
+
+
+def _output(text: str, **attributes: Any) -> Callable[[Command], Command]:
     return click.option(
-        "--output",
-        "-o",
-        "target",
-        type=SOURCE,
-        default="-",
-        metavar="FILE",
-        help="The file to write. [default: the standard output]",
-    )(command)
+        "--output", "-o", "target", type=SOURCE, metavar="FILE", help=text, **attributes
+    )
 
 
 def log_level_option(default: str) -> Callable[[Command], Command]:

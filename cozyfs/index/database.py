@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import apsw
 
+from cozyfs.durable import sync
 from cozyfs.errors import CozyError, InstanceError, NoSpace, ReadOnly
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class Database:
             finally:
                 connection.close()
             unfinished.rename(path)
-            _sync_directory(path.parent)
+            sync(path.parent)
         except apsw.Error as exc:
             raise translated(exc, path) from exc
         except OSError as exc:
@@ -423,11 +424,3 @@ def _pragma(connection: apsw.Connection, name: str) -> int:
     value = connection.pragma(name)
     assert isinstance(value, int)
     return value
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

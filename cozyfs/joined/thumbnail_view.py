@@ -166,6 +166,9 @@ class ThumbnailView:
 
 def may_have(name: bytes, inode: Inode) -> bool:
     """Whether there may be thumbnails of the file *inode*, which is called *name*."""
-    if not S_ISREG(inode.mode) or not inode.size:
-        return False
+    return S_ISREG(inode.mode) and inode.size > 0 and is_picture(name)
+
+
+def is_picture(name: bytes) -> bool:
+    """Whether what is called *name* is of a class that thumbnails are made of."""
     return media_class(media_type(decode(name))) in ("image", "pdf")

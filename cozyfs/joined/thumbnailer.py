@@ -36,11 +36,11 @@ from cozyfs.errors import (
     WrongContent,
 )
 from cozyfs.index import is_note
-from cozyfs.joined.thumbnail_view import may_have
+from cozyfs.joined.thumbnail_view import is_picture, may_have
 from cozyfs.side.render import kind_of
 from cozyfs.side.thumbnails import TINY, Outcome
 from cozyfs.values import Ino
-from cozyfs.vfs.names import decode, media_class, media_type
+from cozyfs.vfs.names import decode, media_type
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -198,8 +198,7 @@ class Thumbnailer:
             names = self.fs.index.entries_of(ino)
         except CozyError:
             return False
-        mime = media_type(decode(names[0][1])) if names else ""
-        return media_class(mime) in ("image", "pdf")
+        return bool(names) and is_picture(names[0][1])
 
     def _is_note(self, ino: Ino) -> bool:
         return any(is_note(name) for _, name in self.fs.index.entries_of(ino))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cozyfs.durable import sync
 from cozyfs.errors import InstanceError, JournalDamaged, ObjectNotFound
 from cozyfs.index import Index
 from cozyfs.index.journal import Position, Record, decode
@@ -185,19 +186,11 @@ def apply_next(index: Index, data: bytes) -> Record:
 
 
 def _move_into_place(work: Path, target: Path) -> None:
-    _sync(work, os.O_RDONLY)
+    sync(work)
     if target.exists():
         raise InstanceError(f"{target} exists already")
     work.rename(target)
-    _sync(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    fd = os.open(path, flags)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync(target.parent)
 
 
 def remove_index(path: Path) -> None:

@@ -13,6 +13,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from cozyfs.durable import sync
 from cozyfs.errors import ArchiveError, NoSpace, StoreError
 from cozyfs.store.multipart import part_size_at
 
@@ -230,11 +231,7 @@ class FileTarget:
         self._file.close()
         self._file = None
         self._part.rename(self._path)
-        fd = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync(self._path.parent)
 
 
 class StreamTarget:

@@ -14,6 +14,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from cozyfs.durable import sync
 from cozyfs.errors import AccessDenied, ObjectNotFound, StoreError, StoreFull
 
 if TYPE_CHECKING:
@@ -123,15 +124,7 @@ def locked(path: bytes, *, shared: bool = False) -> Iterator[None]:
 def sync_folder(path: bytes) -> None:
     """A folder that is gone again has nothing to keep."""
     with suppress(FileNotFoundError):
-        _sync(path)
-
-
-def _sync(path: bytes) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        sync(path)
 
 
 def move_into_place(temporary: bytes, path: bytes) -> set[bytes]:
